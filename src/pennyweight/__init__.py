@@ -1,0 +1,33 @@
+"""Pennyweight: pre-train transformer language models in few bits, and say honestly what that costs.
+
+The public names are loaded when first used (PEP 562), so that `import pennyweight` and `pennyweight --help` are instant.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "quantize": "pennyweight.nn",
+    "recipe": "pennyweight.recipes",
+    "Recipe": "pennyweight.recipes",
+    "train": "pennyweight.train",
+    "Run": "pennyweight.train",
+    "Result": "pennyweight.train",
+    "compare": "pennyweight.experiments",
+}
+_FLOORS = ("numerics", "kernels", "recipes", "nn", "optim", "data", "parallel", "experiments", "cli")
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    if name in _FLOORS:
+        return import_module(f"pennyweight.{name}")
+    raise AttributeError(f"module 'pennyweight' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_FLOORS])
