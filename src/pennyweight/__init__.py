@@ -11,12 +11,12 @@ _PUBLIC = {
     "quantize": "pennyweight.nn",
     "recipe": "pennyweight.recipes",
     "Recipe": "pennyweight.recipes",
-    "train": "pennyweight.train",
-    "Run": "pennyweight.train",
-    "Result": "pennyweight.train",
+    "train": "pennyweight.training",
+    "Run": "pennyweight.training",
+    "Result": "pennyweight.training",
     "compare": "pennyweight.experiments",
 }
-_FLOORS = ("numerics", "kernels", "recipes", "nn", "optim", "data", "parallel", "experiments", "cli")
+_FLOORS = ("numerics", "kernels", "recipes", "nn", "optim", "data", "parallel", "training", "experiments", "cli")
 
 __all__ = ["__version__", *_PUBLIC]
 
