@@ -1,0 +1,144 @@
+"""The split: which documents are kept for validation, so that nothing of them stands in the training part."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SLACK = 0.1  # the validation part may miss its share by a tenth of it, either way
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the documents of both parts, and the clusters that had to stay together, largest (in bytes) first."""
+
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+    clusters: tuple[tuple[int, ...], ...]
+
+
+def split(texts: Sequence[str], validation: float) -> Split:
+    """A train/validation split that cannot leak, holding about `validation` of the bytes back.
+
+    Two documents are related when they share more than half of the smaller one's lines (distinct, not blank, with or
+    without their indentation); documents linked by a chain of relations go to the same side. Which clusters are held
+    back depends on the contents alone: neither on a seed, nor on names or order, nor on the machine.
+
+    Raises ValueError where one side would be empty.
+    """
+    if not 0 < validation <= 0.5:
+        raise ValueError(f"validation is a share of the text above 0 and up to 0.5, got {validation}")
+    sizes = [len(text.encode()) for text in texts]
+    clusters = [(sum(sizes[index] for index in cluster), cluster) for cluster in related(texts)]
+    if len(clusters) < 2:
+        why = "it is one document" if len(texts) < 2 else "all of its documents share most of their lines"
+        raise ValueError(f"the data is too short to hold a validation part back: {why} ({sum(sizes)} bytes)")
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    clusters.sort(key=lambda entry: min(digests[index] for index in entry[1]))
+    valid = {index for cluster in _hold_back(clusters, validation) for index in cluster}
+    ordered = sorted(clusters, key=lambda entry: -entry[0])
+    return Split(
+        train=tuple(index for index in range(len(texts)) if index not in valid),
+        valid=tuple(sorted(valid)),
+        clusters=tuple(cluster for _, cluster in ordered),
+    )
+
+
+def _hold_back(clusters: list[tuple[int, tuple[int, ...]]], validation: float) -> list[tuple[int, ...]]:
+    """Clusters in the given order until the share is reached, passing over those that would exceed it."""
+    wanted = validation * sum(size for size, _ in clusters)
+    chosen: list[tuple[int, ...]] = []
+    held = 0
+    for size, cluster in clusters:
+        if held >= wanted * (1 - SLACK):
+            break
+        if held + size <= wanted * (1 + SLACK):
+            chosen.append(cluster)
+            held += size
+    if chosen:
+        return chosen
+    return [min(clusters, key=lambda entry: entry[0])[1]]  # every cluster is larger than the share: the smallest one
+
+
+def related(texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """The documents in clusters, as tuples of indices: the connected components of "related" (see `split`).
+
+    Lines are compared twice, as they stand and without their indentation: either way more than half is too much.
+    """
+    parents = np.arange(len(texts))
+    for reading in (str.rstrip, str.strip):
+        _join(_line_sets(texts, reading), parents)
+    members: dict[int, list[int]] = {}
+    for index, root in enumerate(_roots(parents, np.arange(len(texts)))):
+        members.setdefault(int(root), []).append(index)
+    return [tuple(cluster) for cluster in members.values()]
+
+
+def _line_sets(texts: Sequence[str], reading: Callable[[str], str]) -> list[NDArray[np.int64]]:
+    """The distinct non-blank lines of each document, as sorted numbers: equal lines have equal numbers."""
+    numbers: dict[str, int] = {}
+    sets: list[NDArray[np.int64]] = []
+    for text in texts:
+        lines = {line for line in map(reading, text.split("\n")) if line}
+        sets.append(np.sort(np.array([numbers.setdefault(line, len(numbers)) for line in lines], dtype=np.int64)))
+    return sets
+
+
+def _join(sets: list[NDArray[np.int64]], parents: NDArray[np.int64]) -> None:
+    """Unites all pairs that share more than half of the smaller set's lines; exact.
+
+    A pair shares t = floor(a/2) + 1 of the a lines of its smaller set only if one of any a - t + 1 = ceil(a/2) lines
+    of it stands in the other. So only documents that hold one of the *rarest* half of a document's lines are compared
+    with it: in most documents these lines stand nowhere else.
+
+    Source: prefix filtering, Chaudhuri, Ganti and Kaushik 2006, "A primitive operator for similarity joins".
+    """
+    first: dict[bytes, int] = {}
+    distinct: list[int] = []
+    for index, lines in enumerate(sets):
+        twin = first.setdefault(lines.tobytes(), index)
+        if twin != index:
+            _unite(parents, twin, index)
+        elif len(lines):
+            distinct.append(index)
+    if len(distinct) < 2:
+        return
+    lengths = np.array([len(sets[index]) for index in range(len(sets))])
+    lines = np.concatenate([sets[index] for index in distinct])
+    owners = np.repeat(np.array(distinct), lengths[distinct])
+    frequency = np.bincount(lines)
+    order = np.argsort(lines, kind="stable")
+    holders, ends = (
+        owners[order],
+        np.cumsum(frequency),
+    )  # the holders of line n: holders[ends[n] - frequency[n]:ends[n]]
+    marked = np.zeros(len(frequency), dtype=bool)
+    for index in distinct:
+        own = sets[index]
+        rarest = own[np.argsort(frequency[own], kind="stable")][: (len(own) + 1) // 2]
+        rarest = rarest[frequency[rarest] > 1]
+        if not len(rarest):
+            continue
+        others = np.unique(np.concatenate([holders[ends[line] - frequency[line] : ends[line]] for line in rarest]))
+        others = others[lengths[others] >= len(own)]
+        others = others[_roots(parents, others) != _roots(parents, np.array([index]))]
+        marked[own] = True
+        for other in others:
+            if 2 * np.count_nonzero(marked[sets[other]]) > len(own):
+                _unite(parents, index, int(other))
+        marked[own] = False
+
+
+def _roots(parents: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    roots = parents[indices]
+    while not np.array_equal(parents[roots], roots):
+        roots = parents[roots]
+    parents[indices] = roots
+    return roots
+
+
+def _unite(parents: NDArray[np.int64], one: int, other: int) -> None:
+    low, high = sorted(int(root) for root in _roots(parents, np.array([one, other])))
+    parents[high] = low
