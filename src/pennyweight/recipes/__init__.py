@@ -1,0 +1,21 @@
+"""Recipes: what each tensor of a training step is written in, and why that is real or emulated."""
+
+from pennyweight.recipes.linear import Backward, LinearCasts, Product, Way
+from pennyweight.recipes.named import names, recipe
+from pennyweight.recipes.operands import PRODUCTS, Operand, ProductName
+from pennyweight.recipes.recipe import Recipe, Rule, unmatched
+
+__all__ = [
+    "PRODUCTS",
+    "Backward",
+    "LinearCasts",
+    "Operand",
+    "Product",
+    "ProductName",
+    "Recipe",
+    "Rule",
+    "Way",
+    "names",
+    "recipe",
+    "unmatched",
+]

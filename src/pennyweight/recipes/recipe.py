@@ -1,0 +1,254 @@
+"""Recipe: what every tensor of a training step is written in, which layers that holds for, and what it leaves out."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from pennyweight.numerics import Cast, cast, format
+from pennyweight.recipes import table as tables
+from pennyweight.recipes.linear import LinearCasts, unfoldable
+from pennyweight.recipes.operands import PRODUCTS
+from pennyweight.recipes.spelling import check_fields, nearest
+
+Precision = Literal["fp32", "bf16"]
+WITH_ZERO = "-with-zero"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The casts of the linear layers whose module name matches `pattern` (a glob); None leaves them plain."""
+
+    pattern: str
+    linear: LinearCasts | None = None
+
+    def __post_init__(self) -> None:
+        if not self.pattern:
+            raise ValueError("Rule.pattern is a glob over module names, got an empty one")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"pattern": self.pattern, "linear": None if self.linear is None else self.linear.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Rule":
+        check_fields("Rule", values, [f.name for f in fields(cls)])
+        return cls(**{**values, "linear": _linear(values.get("linear"))})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which cast each tensor of a training step gets.
+
+    name            what `str` gives, and what a report calls it
+    linear          the casts of the linear layers; None leaves them plain
+    rules           exceptions by module name; the first one that matches decides
+    head            whether the output head is one of these layers
+    weights         how stored weights are written; None keeps fp32 master weights
+    m, v            how the two moments of Adam are stored ("fp32", "bf16", "int8", "log8/block256", ...); a code with
+                    a zero is taken for v only as NAME-with-zero
+    precision       everything else: autocast to bf16, or fp32
+    last            share of the last blocks left plain, rounded down to whole blocks
+    states          "all": every tensor large enough; "linear": only the weights of the layers that `linear` converts
+    state_rounding  how m and v are rounded when stored
+
+    Ancestor: no casts is the plain model, bit for bit.
+    """
+
+    name: str
+    linear: LinearCasts | None = None
+    rules: tuple[Rule, ...] = ()
+    head: bool = False
+    weights: Cast | None = None
+    m: str = "fp32"
+    v: str = "fp32"
+    precision: Precision = "bf16"
+    last: float = 0.0
+    states: Literal["all", "linear"] = "all"
+    state_rounding: Literal["nearest", "stochastic"] = "stochastic"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("Recipe.name is what a report calls it, got an empty one")
+        for field, choices in (
+            ("precision", get_args(Precision)),
+            ("states", ("all", "linear")),
+            ("state_rounding", ("nearest", "stochastic")),
+        ):
+            if (value := getattr(self, field)) not in choices:
+                raise ValueError(
+                    f"Recipe.{field} is one of {', '.join(choices)}, got {value!r}{nearest(str(value), choices)}"
+                )
+        if not 0 <= self.last <= 1:
+            raise ValueError(f"Recipe.last is a share of the blocks between 0 and 1, got {self.last}")
+        object.__setattr__(self, "rules", tuple(self.rules))
+        check_state("m", self.m)
+        check_state("v", self.v)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def choice(
+        self, name: str, *, block: int | None = None, num_blocks: int | None = None, is_head: bool = False
+    ) -> tuple[LinearCasts | None, str]:
+        """The casts of the layer called `name` and the reason: ((casts, "linear layer") or (None, "the head ...")).
+
+        `block` counts the transformer blocks from 0 to num_blocks - 1; None for a layer outside them.
+        """
+        for rule in self.rules:
+            if fnmatchcase(name, rule.pattern):
+                return rule.linear, f"rule {rule.pattern!r}"
+        if self.linear is None:
+            return None, f"{self.name} leaves linear layers plain"
+        if is_head and not self.head:
+            return None, f"{self.name} leaves the head plain"
+        if block is not None and num_blocks is not None and block >= num_blocks - self.plain_blocks(num_blocks):
+            return None, f"{self.name} leaves the last {self.plain_blocks(num_blocks)} of {num_blocks} blocks plain"
+        return self.linear, "linear layer"
+
+    def for_layer(
+        self, name: str, *, block: int | None = None, num_blocks: int | None = None, is_head: bool = False
+    ) -> LinearCasts | None:
+        """The casts of the layer called `name`; None leaves it plain. `choice` also says why."""
+        return self.choice(name, block=block, num_blocks=num_blocks, is_head=is_head)[0]
+
+    def plain_blocks(self, num_blocks: int) -> int:
+        """How many of the last blocks stay plain: the share `last`, rounded down (0.15 of 4 blocks is none)."""
+        return math.floor(self.last * num_blocks + 1e-9)  # 1e-9: 0.15 * 20 is 3, whatever side binary lands on
+
+    def check_rules(self, names: Iterable[str]) -> None:
+        """Raises ValueError for a rule that matches none of the module names, with the nearest one."""
+        names = list(names)
+        for pattern in unmatched([rule.pattern for rule in self.rules], names):
+            raise ValueError(
+                f"Recipe {self.name} has a rule for {pattern!r}, which no layer matches" + _like(pattern, names)
+            )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table should also know: exceptions, approximations, where the bytes are."""
+        groups = [("", self.linear)] + [(f"Layers {rule.pattern!r}: ", rule.linear) for rule in self.rules]
+        sentences = [where + s for where, casts in groups if casts is not None for s in linear_notes(casts)]
+        if self.linear is not None and not self.head:
+            sentences.append("The output head stays in high precision.")
+        if self.last:
+            sentences.append(
+                f"The last {self.last:.0%} of the blocks, rounded down to whole blocks, stay in high precision."
+            )
+        if self.linear is not None and self.weights is None:
+            sentences.append("Master weights are fp32; the written weights are made from them in every forward pass.")
+        if WITH_ZERO in self.v:
+            sentences.append(f"v is stored as {self.v}: a value coded zero makes the next step unboundedly long.")
+        if self.states == "linear":
+            sentences.append("Only the states of converted linear weights are written; the others are fp32.")
+        return sentences
+
+    def table(self) -> list[dict[str, str]]:
+        """One row per tensor: layers, product, operand, tensor, format, granularity, rounding, rotation, way, why."""
+        where = "linear layers and head" if self.head else "linear layers"
+        rows: list[dict[str, str]] = []
+        for layers, casts in [(where, self.linear)] + [(rule.pattern, rule.linear) for rule in self.rules]:
+            if casts is None:
+                why = "the recipe leaves them plain"
+                rows.append(tables.row(layers, "all", "-", "X, W, G", tables.plain(self.precision), "plain", why))
+            else:
+                rows += tables.linear_rows(casts, layers=layers, precision=self.precision)
+        return rows + self._stored_rows()
+
+    def text(self) -> str:
+        """The table and the notes as aligned plain text."""
+        return "\n".join([self.name, tables.text(self.table()), *(f"* {note}" for note in self.notes)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, casts as text; `from_dict` gives an equal recipe back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["linear"] = None if self.linear is None else self.linear.to_dict()
+        values["rules"] = [rule.to_dict() for rule in self.rules]
+        values["weights"] = None if self.weights is None else str(self.weights)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """The recipe that `to_dict` described; an unknown field is a ValueError with the nearest right one."""
+        check_fields("Recipe", values, [f.name for f in fields(cls)])
+        if "name" not in values:
+            raise ValueError("Recipe needs a field 'name', got none")
+        known = dict(values)
+        known["linear"] = _linear(values.get("linear"))
+        known["rules"] = tuple(Rule.from_dict(rule) for rule in values.get("rules", ()))
+        known["weights"] = None if values.get("weights") is None else cast(values["weights"])
+        return cls(**known)
+
+    def _stored_rows(self) -> list[dict[str, str]]:
+        if self.weights is None:
+            weights, why = tables.plain("fp32"), "master weights"
+        else:
+            weights = tables.cast_cells(self.weights, leaves="out channel", summed="in channel")
+            why = "no master copy"
+        rows = [tables.row("all", "stored", "weights", "W", weights, "stored", why)]
+        scope = "tensors of 4,096 elements and more" if self.states == "all" else "converted linear weights"
+        for slot in ("m", "v"):
+            rows.append(tables.row(scope, "stored", slot, slot, self._state_cells(slot), "stored", "state of Adam"))
+        rest = tables.plain(self.precision)
+        return [*rows, tables.row("all", "else", "-", "everything else", rest, "plain", "products run in it")]
+
+    def _state_cells(self, slot: str) -> dict[str, str]:
+        written = getattr(self, slot)
+        if written in ("fp32", "bf16"):
+            return tables.plain(written)
+        name, _, granularity = written.removesuffix(WITH_ZERO).partition("/")
+        zero = ", with zero" if written.endswith(WITH_ZERO) else ""
+        cells = {"format": name + zero, "granularity": granularity or "blocks", "rounding": self.state_rounding}
+        return {**cells, "rotation": "-"}
+
+
+def linear_notes(casts: LinearCasts) -> list[str]:
+    """What a reader should know about the casts of a layer beyond its six rows."""
+    sentences = []
+    for tensor, written in (("X", casts.output.left), ("W", casts.output.right)):
+        if written is not None and written.scale.granularity == "column":
+            sentences.append(
+                f"{tensor} has one scale per in channel, which the output sums over: that product is emulated."
+            )
+    if casts.backward == "folded" and casts.output.left is not None:
+        sentences.append("The codes of X made in the forward pass are the saved input: no other copy of X is kept.")
+    if casts.backward == "original":
+        sentences.append("The backward pass reads X and W unwritten, as the published code does; nothing is saved.")
+    if casts.backward == "requantized":
+        for tensor, written in (("W", casts.output.right), ("X", casts.output.left)):
+            if written is not None and (why := unfoldable(written)):
+                sentences.append(
+                    f"{tensor} is cast again for the backward pass, because folding is not defined: {why}."
+                )
+    one_sided = [p for p in PRODUCTS if [o.cast is None for o in casts.operands(p)].count(True) == 1]
+    if one_sided:
+        sentences.append(f"Only one operand is written in {', '.join(one_sided)}: high-precision arithmetic there.")
+    return sentences
+
+
+def check_state(slot: str, written: str) -> None:
+    """Raises ValueError unless `written` names a format for a moment of Adam; v refuses a code with a zero."""
+    if written in ("fp32", "bf16"):
+        return
+    base = written.removesuffix(WITH_ZERO)
+    name = base.partition("/")[0]
+    if "/" in base:
+        cast(base)
+    if slot == "v" and format(name).has_zero and base == written:
+        raise ValueError(
+            f"Recipe.v takes a code without zero, because v coded zero makes the next step unboundedly long, got "
+            f"{written!r}; use 'log8' or 'log4', or ask for '{written}{WITH_ZERO}'"
+        )
+
+
+def unmatched(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The patterns that match none of the module names."""
+    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+
+
+def _like(pattern: str, names: list[str]) -> str:
+    return nearest(pattern, names) if names else "; the model has no linear layer"
+
+
+def _linear(values: Mapping[str, Any] | None) -> LinearCasts | None:
+    return None if values is None else LinearCasts.from_dict(values)
