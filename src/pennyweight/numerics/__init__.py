@@ -1,0 +1,29 @@
+"""How a number is written: formats, rounding, scales, rotations, casts, packing, fidelity."""
+
+from pennyweight.numerics.casts import Cast, Quantized
+from pennyweight.numerics.formats import Codebook, Format, Integer, LogRange, Minifloat, Shifted, format
+from pennyweight.numerics.noise import Counter, key, uniform
+from pennyweight.numerics.notation import cast
+from pennyweight.numerics.packing import pack, unpack
+from pennyweight.numerics.rotation import Hadamard
+from pennyweight.numerics.scales import Scale
+
+__all__ = [
+    "Cast",
+    "Codebook",
+    "Counter",
+    "Format",
+    "Hadamard",
+    "Integer",
+    "LogRange",
+    "Minifloat",
+    "Quantized",
+    "Scale",
+    "Shifted",
+    "cast",
+    "format",
+    "key",
+    "pack",
+    "uniform",
+    "unpack",
+]

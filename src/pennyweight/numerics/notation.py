@@ -1,0 +1,75 @@
+"""Notation: a cast as a short text: `int8/row`, `int4/block32/stochastic/hadamard32`, `e2m1/nv`; `str(cast)` is the way back."""
+
+import difflib
+import re
+from dataclasses import replace
+from typing import get_args
+
+from pennyweight.numerics.casts import Cast
+from pennyweight.numerics.formats import LARGEST_BITS, Format, format
+from pennyweight.numerics.rotation import Hadamard
+from pennyweight.numerics.scales import MX_BLOCK, NV_BLOCK, PUBLISHED_FLOOR, Granularity, Scale
+
+_WORDS = ("tensor", "row", "column", "block32", "square32", "mx", "mx-floor", "mx-even", "mx-ceil", "mx-rceil", "nv", "nv-up",
+          "nv-nearest", "pow2", "e8m0", "e4m3", "unit", "stochastic", "nearest", "hadamard32", "published", "published-1e-9")  # fmt: skip
+_USUAL = {
+    "nf4": Scale("block", 64),
+    "ternary": Scale("tensor"),
+    "log8": Scale("block", 256),
+    "log4": Scale("block", 128),
+}
+
+
+def usual_scale(element: Format) -> Scale:
+    """The scale a format has when none is named."""
+    if element.bits > LARGEST_BITS:
+        return Scale("tensor", number="one")
+    if element.name in _USUAL:
+        return _USUAL[element.name]
+    if re.match(r"u?dynamic|linear_nz|sqrt_nz|expand", element.name):
+        return Scale("block", 256 if element.bits == LARGEST_BITS else 128)
+    return Scale("block", MX_BLOCK, "e8m0") if element.name == "mxint8" else Scale("row")
+
+
+def cast(text: str) -> Cast:
+    """The cast that a text like `int8/row`, `e4m3/mx-rceil` or `int4/block32/stochastic/hadamard32` names.
+
+    The first word is the format; the others, in any order: tensor, row, column, blockN, squareN; mx[-mode], nv[-mode];
+    pow2, e8m0[-mode], e4m3[-mode], unit (how the scale is written); stochastic; hadamardN; published[-floor].
+    Raises ValueError, with the nearest right word, for any other.
+    """
+    name, *words = text.split("/")
+    element = format(name)
+    scale = usual_scale(element)
+    rounding, rotation = "nearest", None
+    for word in words:
+        head, _, tail = word.partition("-")
+        sized = re.fullmatch(r"(block|square|hadamard)(\d+)", word)
+        if word in ("stochastic", "nearest"):
+            rounding = word
+        elif sized and sized[1] == "hadamard":
+            rotation = Hadamard(int(sized[2]))
+        elif sized:
+            scale = replace(scale, granularity=sized[1], block=int(sized[2]))
+        elif word in get_args(Granularity)[:3]:
+            scale = replace(scale, granularity=word, block=None)
+        elif head in ("mx", "nv"):
+            block, number = (MX_BLOCK, "e8m0") if head == "mx" else (NV_BLOCK, "e4m3")
+            scale = replace(scale, granularity="block", block=block, number=number, mode=tail or None)
+        elif word in ("pow2", "unit"):
+            scale = replace(scale, number="one" if word == "unit" else "pow2")
+        elif head in ("e8m0", "e4m3"):
+            scale = replace(scale, number=head, mode=tail or None)
+        elif head == "published":
+            scale = replace(scale, arithmetic="given", floor=_floor(tail, text))
+        else:
+            near = difflib.get_close_matches(word, _WORDS, n=1, cutoff=0.0)[0]
+            raise ValueError(f"the cast {text!r} has no word {word!r}; did you mean {near!r}?")
+    return Cast(element, scale, rounding, rotation)
+
+
+def _floor(text: str, whole: str) -> float:
+    try:
+        return float(text) if text else PUBLISHED_FLOOR
+    except ValueError:
+        raise ValueError(f"the cast {whole!r} wants a number after 'published-', got {text!r}") from None
