@@ -1,0 +1,12 @@
+"""Kernels: products on written numbers, one door per operation."""
+
+from pennyweight.kernels.doors import Door as Door
+from pennyweight.kernels.doors import doctor as doctor
+from pennyweight.kernels.doors import float8_product as float8_product
+from pennyweight.kernels.doors import int8_product as int8_product
+from pennyweight.kernels.products import Codes as Codes
+from pennyweight.kernels.products import codes_of as codes_of
+from pennyweight.kernels.products import multiply as multiply
+from pennyweight.kernels.products import product as product
+from pennyweight.kernels.products import real_reason as real_reason
+from pennyweight.kernels.products import slow_reason as slow_reason

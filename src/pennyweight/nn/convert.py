@@ -1,0 +1,276 @@
+"""Convert: which layers of a model are written by a recipe, which are left, and why."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import MethodType
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from pennyweight.nn.linear import Layer, Shared, WrittenConv1D, WrittenLinear, ways
+from pennyweight.nn.plain import save_plain
+from pennyweight.numerics import Counter
+from pennyweight.recipes import PRODUCTS, LinearCasts, Recipe
+from pennyweight.recipes import recipe as named
+
+WRITTEN = {nn.Linear: WrittenLinear, Conv1D: WrittenConv1D}
+FOREIGN = ("torchao", "bitsandbytes", "transformer_engine")
+
+
+@dataclass
+class Found:
+    """A linear layer of the model before conversion: where it stands, and what the recipe does with it."""
+
+    name: str
+    module: nn.Module
+    block: int | None  # None: outside the blocks
+    num_blocks: int | None
+    is_head: bool
+    casts: LinearCasts | None = None
+    why: str = ""
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one product, a token."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight.numel()
+
+    def operand_bits(self, product: str) -> int:
+        """Bits of the wider operand of a product; 32 where one is unwritten."""
+        if self.casts is None:
+            return 32
+        left, right = self.casts.operands(product)  # type: ignore[arg-type]  # a name of PRODUCTS
+        return max(32 if operand.cast is None else operand.cast.format.bits for operand in (left, right))
+
+
+@dataclass
+class Conversion:
+    """What `quantize` did: names of the layers converted, (name, why) of what was left, and the noise counter."""
+
+    recipe: Recipe
+    counter: Counter
+    converted: list[str] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+    _linear: list[tuple[str, int, bool, LinearCasts | None, dict[str, int], str]] = field(
+        default_factory=list, repr=False
+    )
+    _parameters: list[tuple[str, ref]] = field(default_factory=list, repr=False)
+
+    def share(self, bits: int) -> dict[str, float]:
+        """For each product, the share of the multiply-adds of the blocks' linear layers with both operands in <= bits.
+
+        Where the model has no list of blocks, all linear layers but the head count.
+        """
+        counted = self._counted()
+        total = sum(adds for _, adds, *_ in counted)
+        return {
+            product: sum(adds for _, adds, _, _, width, _ in counted if width[product] <= bits) / max(total, 1)
+            for product in PRODUCTS
+        }
+
+    def four_bit_share(self) -> dict[str, float]:
+        """`share(4)`."""
+        return self.share(4)
+
+    def exceptions(self, bits: int) -> list[tuple[str, str]]:
+        """(name, why) of every linear layer of the blocks that has a product with an operand wider than `bits`."""
+        found = []
+        for name, _, _, _, width, why in self._counted():
+            wide = [product for product in PRODUCTS if width[product] > bits]
+            if wide:
+                found.append((name, f"{', '.join(wide)}: {why}"))
+        return found
+
+    def table(self) -> str:
+        """Every linear layer and what happens to it, then all else that stays as it is, as plain text."""
+        lines = [f"{self.recipe}: {len(self.converted)} linear layers converted, {len(self.left)} modules left"]
+        if not self.converted:
+            lines.append("no layer is written: the recipe leaves linear layers plain")
+        names = [*self.converted, *(name for name, _ in self.left)]
+        width = max(map(len, names), default=0)
+        casts = {name: casts for name, _, _, casts, _, _ in self._linear}
+        for name in self.converted:
+            chosen = casts[name]
+            assert chosen is not None
+            real = {p: "real" if way[0] else "emulated" for p, way in zip(PRODUCTS, ways(chosen), strict=True)}
+            written = f"x {chosen.output.left}, w {chosen.output.right}, backward {chosen.backward}"
+            lines.append(f"  {name:<{width}}  {written}; " + ", ".join(f"{p} {way}" for p, way in real.items()))
+        lines += [f"  {name:<{width}}  left: {why}" for name, why in self.left]
+        return "\n".join(lines)
+
+    def _counted(self) -> list[tuple[str, int, bool, LinearCasts | None, dict[str, int], str]]:
+        return [entry for entry in self._linear if entry[2]]
+
+    def stamp(self, parameters: list[tuple[str, nn.Parameter]]) -> None:
+        """Gives every parameter its name in the noise and the counter; an optimizer reads both."""
+        for name, parameter in parameters:
+            parameter.pennyweight_name = name  # type: ignore[attr-defined]  # a stamp, not torch's
+            parameter.pennyweight_counter = self.counter  # type: ignore[attr-defined]
+        self._parameters = [(name, ref(parameter)) for name, parameter in parameters]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Conversion":
+        """Of a copied model: its own counter, and its own parameters stamped again (torch drops their attributes)."""
+        counter = Counter(**self.counter.state())
+        counter = memo.setdefault(id(self.counter), counter)
+        copy = Conversion(self.recipe, counter, list(self.converted), list(self.left), list(self._linear))
+        pairs = [(name, memo.get(id(alive()))) for name, alive in self._parameters]
+        copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
+        return copy
+
+
+class MicroBatches:
+    """Counts forward passes that will be trained on; a recomputed block or a second backward pass is none."""
+
+    def __init__(self, counter: Counter) -> None:
+        self.counter = counter
+
+    @torch.compiler.disable
+    def __call__(self, module: nn.Module, args: Any) -> None:
+        if module.training and torch.is_grad_enabled():
+            self.counter.micro_batch += 1
+
+
+def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0) -> Conversion:
+    """Converts the linear layers of a model in place and says what was converted, what was left, and why.
+
+    Exactly torch.nn.Linear and transformers' Conv1D are converted, by changing their class: parameters keep identity, so
+    tied heads stay tied and an optimizer made before stays valid. `seed` starts the noise of stochastic casts. A
+    transformers model saves from now on its weights as the recipe writes them (`save_pretrained`).
+
+    Raises ValueError for an unknown recipe, a rule that matches no layer, a model already converted, by us or by torchao,
+    bitsandbytes or TransformerEngine, and a model without linear layers under a recipe that writes them.
+    """
+    recipe = named(recipe)
+    _refuse(model)
+    found = list(_linear_layers(model))
+    recipe.check_rules([layer.name for layer in found])
+    if recipe.linear is not None and not found:
+        raise ValueError(f"recipe {recipe} writes linear layers, but {type(model).__name__} has none")
+    for layer in found:
+        _decide(layer, recipe)
+    conversion = Conversion(recipe, Counter(seed=seed))
+    shared = Shared(conversion.counter)
+    in_blocks = any(layer.block is not None for layer in found)
+    for layer in found:
+        counts = layer.block is not None if in_blocks else not layer.is_head
+        bits = {product: layer.operand_bits(product) for product in PRODUCTS}
+        conversion._linear.append((layer.name, layer.multiply_adds, counts, layer.casts, bits, layer.why))
+        if layer.casts is None:
+            conversion.left.append((layer.name, layer.why))
+        else:
+            layer.module.__class__ = WRITTEN[type(layer.module)]
+            layer.module.layer = Layer(layer.casts, layer.name, shared)  # type: ignore[assignment]  # not a submodule
+            conversion.converted.append(layer.name)
+    conversion.left += _others(model)
+    conversion.stamp(list(model.named_parameters()))
+    _attach(model, conversion)
+    return conversion
+
+
+def _attach(model: nn.Module, conversion: Conversion) -> None:
+    model.pennyweight_conversion = conversion  # type: ignore[assignment]
+    model.register_forward_pre_hook(MicroBatches(conversion.counter))
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained = MethodType(save_plain, model)  # type: ignore[assignment]
+    for module in model.modules():
+        # In evaluation these two would read weights without calling the layers; a hook, and no nested tensors, stop that.
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.register_forward_pre_hook(_calls_its_layers)
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+
+
+def _calls_its_layers(module: nn.Module, args: Any) -> None:
+    """Does nothing: torch's fused encoder layer is not taken where a hook is attached."""
+
+
+def _decide(layer: Found, recipe: Recipe) -> None:
+    layer.casts, layer.why = recipe.choice(
+        layer.name, block=layer.block, num_blocks=layer.num_blocks, is_head=layer.is_head
+    )
+    if layer.casts is None:
+        return
+    if type(layer.module) not in WRITTEN:
+        kind = type(layer.module).__name__
+        layer.casts, layer.why = None, f"{kind} is a subclass of Linear: its weight may be read without calling it"
+    else:
+        ways(layer.casts)  # raises here, before anything is changed, where real products are asked for and impossible
+
+
+def _refuse(model: nn.Module) -> None:
+    if type(model).__name__ == "OptimizedModule":
+        raise ValueError("quantize takes the model before torch.compile, got a compiled one")
+    for name, module in model.named_modules():
+        if isinstance(module, tuple(WRITTEN.values())):
+            raise ValueError(
+                f"the model is already converted: {name} is written; build it anew to convert it otherwise"
+            )
+        types = [type(module), *(type(p) for p in module.parameters(recurse=False))]
+        for kind in types:
+            library = kind.__module__.partition(".")[0]
+            if library in FOREIGN:
+                raise ValueError(f"the model is already converted by {library}: {name} holds a {kind.__name__}")
+    if hasattr(model, "pennyweight_conversion"):
+        raise ValueError("the model is already converted; build it anew to convert it otherwise")
+
+
+def _linear_layers(model: nn.Module) -> Iterator[Found]:
+    """Every nn.Linear (subclasses too) and Conv1D, in the order of the model."""
+    head = _head(model)
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    places = _blocks(model)
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | Conv1D):
+            continue
+        is_head = module is head or id(module.weight) in embeddings or name.rpartition(".")[2] == "lm_head"
+        block, num_blocks = next((place for prefix, place in places.items() if name.startswith(prefix)), (None, None))
+        yield Found(name, module, block, num_blocks, is_head)
+
+
+def _head(model: nn.Module) -> nn.Module | None:
+    getter = getattr(model, "get_output_embeddings", None)
+    head = getter() if callable(getter) else None
+    return head if isinstance(head, nn.Module) else None
+
+
+def _blocks(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Prefix of each transformer block -> (its number, how many there are): the outermost ModuleLists with layers inside."""
+    places: dict[str, tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(prefix) for prefix in places):
+            continue
+        if any(isinstance(inner, nn.Linear | Conv1D) for inner in module.modules()):
+            dot = f"{name}." if name else ""
+            places |= {f"{dot}{number}.": (number, len(module)) for number in range(len(module))}
+            places |= {
+                f"{dot}{number}": (number, len(module)) for number in range(len(module)) if _is_linear(module[number])
+            }
+    return places
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _others(model: nn.Module) -> list[tuple[str, str]]:
+    """(name, why) of the modules with parameters of their own that are no linear layers."""
+    left = []
+    for name, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        if not own or isinstance(module, nn.Linear | Conv1D):
+            continue
+        kind = type(module).__name__
+        if isinstance(module, nn.Embedding):
+            why = "an embedding is looked up, not multiplied"
+        elif "norm" in kind.lower():
+            why = f"{kind} has no product"
+        elif any(parameter.dim() == 3 for parameter in own):
+            why = f"{kind} holds a stack of weights (experts) outside any linear layer"
+        else:
+            why = f"{kind} multiplies its parameters, if at all, without a linear layer"
+        left.append((name, why))
+    return left

@@ -1,0 +1,280 @@
+"""Linear: y = x W^T + b as three products whose six operands are written as a recipe says.
+
+output       Y  = X W^T + b   X [T, I], W [O, I]
+grad_input   dX = G W         G [T, O]
+grad_weight  dW = G^T X       and the bias gradient from the unwritten G
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from pennyweight.kernels import real_reason, slow_reason
+from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
+from pennyweight.numerics import Cast, Counter, Quantized
+from pennyweight.recipes import LinearCasts
+
+SLOTS = ("output.left", "output.right", "grad_input.left", "grad_input.right", "grad_weight.left", "grad_weight.right")
+
+
+class Ways(NamedTuple):
+    """Which of the three products are computed on codes, and why; the rest multiply decoded values."""
+
+    output: tuple[bool, str]
+    grad_input: tuple[bool, str]
+    grad_weight: tuple[bool, str]
+
+
+@cache
+def ways(casts: LinearCasts) -> Ways:
+    """How each product is computed here: real where the scales allow it, this machine can and, for "auto", it pays."""
+    chosen = []
+    for name in ("output", "grad_input", "grad_weight"):
+        way, why = casts.way_of(name)
+        real = way == "real"
+        if real:
+            left, right = (operand.as_read() for operand in casts.operands(name))
+            assert left is not None
+            assert right is not None
+            problem = real_reason(left, right)
+            if problem and casts.way == "real":
+                raise ValueError(f"{name} cannot be real: {problem}")
+            problem = problem or (slow_reason(left, right) if casts.way == "auto" else None)
+            real, why = problem is None, problem or why
+        chosen.append((real, why))
+    return Ways(*chosen)
+
+
+@dataclass
+class Shared:
+    """What the layers of one converted model share: the noise counter, and the last input written.
+
+    Layers fed by one tensor (q, k and v; gate and up) write and keep it once.
+    """
+
+    counter: Counter = field(default_factory=Counter)
+    activations: bool = True  # False: weights are written, nothing else is (`activations_off`)
+    _last: tuple[Any, ...] = ()
+
+    def write(self, x: Tensor, matrix: Tensor, cast: Cast) -> Quantized:
+        """`matrix` (the rows of `x`) written by `cast`, or the copy made when `x` was last written by it."""
+        if x.is_inference():  # such a tensor does not count its changes
+            return cast.write(matrix)
+        if self._last and self._last[0]() is x and self._last[1:3] == (x._version, cast):
+            return self._last[3]
+        written = cast.write(matrix)
+        self._last = (ref(x, self._forget), x._version, cast, written)
+        return written
+
+    def _forget(self, gone: ref) -> None:
+        if self._last and self._last[0] is gone:
+            self._last = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
+        copy = Shared(Counter(**self.counter.state()), self.activations)
+        memo[id(self.counter)] = copy.counter
+        memo[id(self)] = copy
+        return copy
+
+
+@dataclass
+class Layer:
+    """What a converted layer knows beside its parameters: its casts, its name in the noise, what it shares."""
+
+    casts: LinearCasts
+    name: str
+    shared: Shared
+
+    def weight(self, weight: Tensor) -> Tensor:
+        """The weight [O, I] as the forward pass reads it."""
+        cast = self.casts.output.right
+        return weight if cast is None else cast(weight, self.key("output.right", cast))
+
+    def key(self, slot: str, cast: Cast | None) -> int | None:
+        """The noise key of a slot at this step and micro-batch; None where nothing is drawn."""
+        if cast is None or cast.rounding == "nearest":
+            return None
+        return self.shared.counter.key(self.name, slot)
+
+    def keys(self) -> dict[str, int | None]:
+        """All noise keys of one call, fixed in the forward pass so that a second backward pass draws the same."""
+        slots = {slot: slot.split(".") for slot in SLOTS}
+        keys = {slot: self.key(slot, getattr(getattr(self.casts, p), side)) for slot, (p, side) in slots.items()}
+        return {**keys, "saved": self.key("saved", self.casts.saved)}
+
+
+class WrittenLinear(nn.Linear):
+    """torch.nn.Linear whose operands are written; made by `quantize`, never built."""
+
+    layer: Layer
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        return linear(self.layer, input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {_described(self.layer.casts)}"
+
+
+class WrittenConv1D(Conv1D):
+    """transformers' Conv1D, a linear layer that keeps W^T, whose operands are written; made by `quantize`."""
+
+    layer: Layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(self.layer, x, self.weight, self.bias, turned=True)
+
+    def __repr__(self) -> str:
+        return f"WrittenConv1D(nf={self.nf}, nx={self.nx}, {_described(self.layer.casts)})"
+
+
+@torch.compiler.disable
+def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool = False) -> Tensor:
+    """x [..., I] -> [..., O]; `turned`: the weight lies as [I, O].
+
+    Raises TypeError for integer inputs and, outside autocast, for an input and a weight of two dtypes; ValueError for a
+    last dimension other than I.
+    """
+    matrix = weight.T if turned else weight  # [O, I]
+    dtype = _result_dtype(layer, x, matrix)
+    if not layer.shared.activations:
+        return functional.linear(x, layer.weight(matrix).to(matrix.dtype), bias)
+    rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
+    call = Call(layer.casts, ways(layer.casts), layer.keys(), dtype, turned)
+    written = _shared_input(layer, call, x, rows, weight)
+    y: Tensor = _Linear.apply(rows, weight, bias, written, call)  # type: ignore[assignment]  # apply is untyped
+    return y.view(*x.shape[:-1], matrix.shape[0])
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer, as its backward pass needs it again."""
+
+    casts: LinearCasts
+    ways: Ways
+    keys: dict[str, int | None]
+    dtype: torch.dtype  # of the result, and of products of decoded values
+    turned: bool
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """W as [O, I]."""
+        return weight.T if self.turned else weight
+
+    def raw(self, tensor: Tensor, slot: str) -> Raw:
+        """An unwritten operand and the cast its slot has for it."""
+        product, side = slot.split(".")
+        return Raw(tensor, getattr(getattr(self.casts, product), side), self.keys[slot])
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, written: Quantized | None, call: Call
+    ) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            left = call.raw(x, "output.left") if written is None else Written(written)
+            right = call.raw(call.matrix(weight), "output.right")
+            y = multiply(left, right, real=call.ways.output[0], dtype=call.dtype, bias=bias)
+            needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+            kept, tensors = _keep(x, written, call) if needs_weight else (None, ())
+        ctx.call, ctx.kept, ctx.x_dtype = call, kept, x.dtype
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias.dtype if needs_bias else None
+        ctx.save_for_backward(weight if needs_x else None, *tensors)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, *kept = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            grad_x = grad_weight = grad_bias = None
+            if ctx.needs_input_grad[0]:
+                grad_x = _grad_input(ctx.call, grad, ctx.call.matrix(weight), ctx.x_dtype)
+            if ctx.needs_input_grad[1]:
+                grad_weight = _grad_weight(ctx.call, grad, ctx.kept.load(kept), ctx.weight_dtype)
+            if ctx.needs_input_grad[2]:
+                grad_bias = grad.sum(0, dtype=_wide(grad.dtype)).to(ctx.bias_dtype)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _grad_input(call: Call, grad: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """dX [T, I] = G [T, O] W [O, I]."""
+    forward, left = call.raw(weight, "output.right"), call.raw(grad, "grad_input.left")
+    right: Operand
+    if call.casts.backward == "requantized":
+        right = call.raw(weight.T, "grad_input.right")
+    elif call.casts.backward == "original" or forward.cast is None:
+        right = Raw(weight.T)
+    else:
+        right = Written(forward.write(), turned=True)
+        if call.casts.backward == "folded":
+            left, right = left.folded(right.scales.T), right.unscaled()
+    return multiply(left, right, real=call.ways.grad_input[0], dtype=call.dtype, out=dtype)
+
+
+def _grad_weight(call: Call, grad: Tensor, x: Operand, dtype: torch.dtype) -> Tensor:
+    """dW [O, I] = G^T [O, T] X [T, I]; [I, O] where the weight lies so."""
+    left = call.raw(grad.T, "grad_weight.left")
+    if isinstance(x, Written) and call.casts.backward == "folded" and call.casts.output.left is not None:
+        left, x = left.folded(x.scales.T), x.unscaled()
+    a, b = (x, left) if call.turned else (left, x)
+    return multiply(a, b, real=call.ways.grad_weight[0], dtype=call.dtype, out=dtype)
+
+
+def _keep(x: Tensor, written: Quantized | None, call: Call) -> tuple[Kept, tuple[Tensor, ...]]:
+    """What the backward pass keeps of X [T, I]: codes wherever the recipe reads codes or says how to store it."""
+    casts = call.casts
+    if written is not None and casts.backward in ("forward", "folded"):
+        return Kept.of(written)
+    right = call.raw(x.T, "grad_weight.right") if casts.backward == "requantized" else Raw(x.T)
+    if casts.saved is not None:
+        stored = casts.saved.write(x, call.keys["saved"])
+        return Kept.of(stored, stored=True, again=right.cast, key=right.key)
+    if right.cast is not None:
+        return Kept.of(right.write(), turned=False)
+    return Kept(), (x.to(call.dtype),)
+
+
+def _shared_input(layer: Layer, call: Call, x: Tensor, rows: Tensor, weight: Tensor) -> Quantized | None:
+    """The input written, where codes are multiplied or kept; None where rounding it is enough."""
+    cast = call.casts.output.left
+    if cast is None:
+        return None
+    keeps = torch.is_grad_enabled() and weight.requires_grad and call.casts.backward in ("forward", "folded")
+    if not (keeps or call.ways.output[0]):
+        return None
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        if cast.rounding == "nearest":
+            return layer.shared.write(x, rows, cast)
+        return cast.write(rows, call.keys["output.left"])
+
+
+def _result_dtype(layer: Layer, x: Tensor, weight: Tensor) -> torch.dtype:
+    if not x.is_floating_point():
+        raise TypeError(f"layer {layer.name} casts floating-point inputs, got {x.dtype}")
+    if x.dim() == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"layer {layer.name} takes inputs whose last dimension is {weight.shape[1]}, got {tuple(x.shape)}"
+        )
+    if torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype):
+        return torch.get_autocast_dtype(x.device.type)
+    if x.dtype != weight.dtype:
+        raise TypeError(
+            f"layer {layer.name} holds {weight.dtype}, got an input of {x.dtype}; use autocast or one dtype"
+        )
+    return x.dtype
+
+
+def _described(casts: LinearCasts) -> str:
+    forward = f"x={casts.output.left}, w={casts.output.right}"
+    return f"{forward}, g={casts.grad_input.left} and {casts.grad_weight.left}, backward={casts.backward}"
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

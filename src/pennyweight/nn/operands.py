@@ -1,0 +1,138 @@
+"""Operands: the two sides of a product a @ b.T, unwritten with a cast or already written, as numbers or as codes."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pennyweight.kernels import Codes, codes_of
+from pennyweight.kernels import multiply as multiply_codes
+from pennyweight.numerics import Cast, Hadamard, Quantized
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A tensor [R, k] not yet written, the cast its slot has for it (None: stays unwritten) and the key of its noise."""
+
+    tensor: Tensor
+    cast: Cast | None = None
+    key: int | None = None
+
+    @property
+    def rotation(self) -> Hadamard | None:
+        return None if self.cast is None else self.cast.rotation
+
+    def write(self) -> Quantized:
+        assert self.cast is not None
+        return self.cast.write(self.tensor, self.key)
+
+    def codes(self) -> Codes:
+        return codes_of(self.write())
+
+    def values(self, *, rotated: bool) -> Tensor:
+        if self.cast is None:
+            return self.tensor
+        return (self.cast.rounded if rotated else self.cast)(self.tensor, self.key)
+
+    def folded(self, scales: Tensor) -> "Raw":
+        """The same tensor times the other operand's scales, one a column of this one."""
+        wide = torch.float64 if torch.float64 in (self.tensor.dtype, scales.dtype) else torch.float32
+        return replace(self, tensor=self.tensor.to(wide) * scales)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A written tensor; `turned`: the operand is its transpose; `bare`: its values in units of the scales."""
+
+    written: Quantized
+    turned: bool = False
+    bare: bool = False
+
+    @property
+    def rotation(self) -> Hadamard | None:
+        return None if self.turned else self.written.cast.rotation
+
+    @property
+    def scales(self) -> Tensor:
+        """One scale a row of the written tensor, [R, 1], or [1, 1]."""
+        scales = self.written.scale_values()
+        return scales if scales.numel() else scales.new_ones((1, 1))
+
+    def unscaled(self) -> "Written":
+        """The operand whose scales have been folded into the other one."""
+        return replace(self, bare=True)
+
+    def codes(self) -> Codes:
+        codes = codes_of(self.written)
+        if self.bare:
+            codes = replace(codes, scales=None)
+        return codes.T if self.turned else codes
+
+    def values(self, *, rotated: bool) -> Tensor:
+        if self.bare:
+            values = self.written.cast.format.decode(self.written.codes_matrix())
+        else:
+            values = self.written.read(self.scales.dtype, rotated=rotated)
+        return values.T if self.turned else values
+
+
+Operand = Raw | Written
+
+
+def multiply(
+    a: Operand,
+    b: Operand,
+    *,
+    real: bool,
+    dtype: torch.dtype,
+    bias: Tensor | None = None,
+    out: torch.dtype | None = None,
+) -> Tensor:
+    """(m, k), (n, k) -> a @ b.T + bias (m, n) of dtype `out` (None: `dtype`).
+
+    Real: on codes. Else on decoded values, rounded once to `dtype` and multiplied in it; two operands of one rotation
+    meet in the rotated basis.
+    """
+    if real:
+        return multiply_codes(a.codes(), b.codes(), bias=bias, dtype=out or dtype)
+    rotated = a.rotation is not None and a.rotation == b.rotation
+    left, right = a.values(rotated=rotated), b.values(rotated=rotated)
+    product = functional.linear(left.to(dtype), right.to(dtype), None if bias is None else bias.to(dtype))
+    return product.to(out or dtype)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The input a layer keeps for its backward pass: how to read again the tensors that autograd holds.
+
+    names, shape, cast   of a written input; names None: one unwritten tensor [T, I]
+    turned               the tensors hold X [T, I], not X^T [I, T]
+    stored               written only to be kept: decoded before it meets the cast of its slot, `again`
+    """
+
+    names: tuple[str, ...] | None = None
+    shape: tuple[int, ...] = ()
+    cast: Cast | None = None
+    turned: bool = True
+    stored: bool = False
+    again: Cast | None = None
+    key: int | None = None
+
+    @classmethod
+    def of(cls, written: Quantized, **how: Any) -> "tuple[Kept, tuple[Tensor, ...]]":
+        """A written input and the tensors to hand to autograd."""
+        tensors = written.tensors()
+        return cls(tuple(tensors), written.shape, written.cast, **how), tuple(tensors.values())
+
+    def load(self, tensors: list[Tensor]) -> Operand:
+        """X^T [I, T] from what autograd held."""
+        if self.names is None:
+            return Raw(tensors[0].T, self.again, self.key)
+        assert self.cast is not None
+        written = Quantized.from_tensors(dict(zip(self.names, tensors, strict=True)), self.shape, self.cast)
+        if self.stored:
+            x = written.read(written.scale_values().dtype)
+            return Raw(x.T if self.turned else x, self.again, self.key)
+        return Written(written, self.turned)
