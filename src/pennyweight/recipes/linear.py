@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from pennyweight.numerics import Cast, cast
+from pennyweight.kernels import slow_reason
+from pennyweight.numerics import Cast, Shifted, cast
 from pennyweight.recipes.operands import PRODUCTS, WAYS_OUT, Operand, ProductName, pair_problem
 from pennyweight.recipes.spelling import check_fields, nearest
 
@@ -93,7 +94,10 @@ class LinearCasts:
         return left, Operand(tensor, forward, "folded" if self.backward == "folded" else "transposed")
 
     def way_of(self, product: ProductName) -> tuple[Literal["plain", "emulated", "real"], str]:
-        """How the product is computed as far as its scales decide, and why: ("real", "scales are undone ...")."""
+        """How the product is computed, and why: ("real", "scales are undone at the output").
+
+        "auto" is real where the codes can be summed and where that is not slower than multiplying the decoded values.
+        """
         left, right = self.operands(product)
         unwritten = [o.tensor for o in (left, right) if o.cast is None]
         if len(unwritten) == 2:
@@ -105,7 +109,11 @@ class LinearCasts:
         if problem := pair_problem(left, right, product):
             return "emulated", problem[1]
         a, b = left.as_read(), right.as_read()
-        blocks = [c.scale.block for c in (a, b) if c is not None and c.scale.granularity in ("block", "square")]
+        assert a is not None
+        assert b is not None
+        if self.way == "auto" and (why := slow_reason(a, b)):
+            return "emulated", why
+        blocks = [c.scale.block for c in (a, b) if c.scale.granularity in ("block", "square")]
         if blocks:
             return "real", f"one partial sum per block of {min(b or 0 for b in blocks)}"
         return "real", "scales are undone at the output"
@@ -181,13 +189,9 @@ def unfoldable(forward: Cast) -> str | None:
         return "its codes are rotated along the forward's summed dimension"
     if forward.scale.granularity not in ("row", "tensor"):
         return f"only row and tensor scales fold, {forward.scale.granularity} scales do not"
-    if not _has_no_zero_point(forward):
+    if isinstance(forward.format, Shifted):
         return "its zero points stay inside the sum"
     return None
-
-
-def _has_no_zero_point(forward: Cast) -> bool:
-    return not forward.format.name.startswith("uint")
 
 
 def _choice(owner: str, value: str, choices: tuple[str, ...]) -> None:

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from pennyweight.numerics import cast
+from pennyweight.numerics import Cast, cast
 from pennyweight.recipes.linear import LinearCasts, Product
-from pennyweight.recipes.notation import is_notation, parse
+from pennyweight.recipes.notation import is_notation, parse, words
 from pennyweight.recipes.recipe import Recipe
-from pennyweight.recipes.spelling import nearest
+from pennyweight.recipes.spelling import closest
 
 HIGH_PRECISION_SHARE = 0.15  # last blocks kept from 4 bits; NVFP4 recipe, arXiv:2509.25149
 
@@ -72,7 +72,7 @@ def paper_linear(w: str | None = None, a: str | None = None, g: str | None = Non
     turned = {"row": "column", "column": "row"}
     return LinearCasts(
         output=Product(_published(a), _published(w)),
-        grad_weight=Product(_published(g and "/".join(turned.get(part, part) for part in g.split("/")), floor="1e-9")),
+        grad_weight=Product(_published(g and "/".join(turned.get(part, part) for part in g.split("/")), floor="-1e-9")),
         backward="original",
         way="emulated",
     )
@@ -144,14 +144,12 @@ def recipe(text: str | Recipe) -> Recipe:
         try:
             return parse(word)
         except ValueError as wrong:
-            raise ValueError(f"{wrong}{_name_hint(word)}") from None
-    raise ValueError(f"No recipe is called {text!r}{nearest(word, names())}")
+            close = closest(word, names())
+            raise ValueError(f"{wrong}" + (f"; or is it the recipe {close!r}?" if close else "")) from None
+    close = closest(word, names()) or closest(word, words())
+    hint = f"did you mean {close!r}?" if close else f"there are {', '.join(names())}, and notation such as w4ca8tg8m8v8"
+    raise ValueError(f"No recipe is called {text!r}; {hint}")
 
 
-def _name_hint(word: str) -> str:
-    hint = nearest(word, names())
-    return hint.replace("did you mean", "or is it the recipe") if "did you mean" in hint else ""
-
-
-def _published(text: str | None, floor: str = "") -> None:
+def _published(text: str | None, floor: str = "") -> Cast | None:
     return None if text is None else cast(f"{text}/published{floor}")

@@ -45,10 +45,9 @@ class Token:
     def cast(self) -> Cast:
         """The cast of an operand; ValueError where the letter or a suffix does not fit."""
         name = self._integer() if self.written.isdigit() else self.written
-        stochastic = "s" in self.suffixes
         scales = [s for s in self.suffixes if s not in "sh"]
-        parts = [name, *(self._scale(s, stochastic) for s in scales or ["row"])]
-        parts += ["stochastic"] * stochastic + ["hadamard32"] * ("h" in self.suffixes)
+        parts = [name, *(self._scale(s) for s in scales or ["row"])]
+        parts += ["stochastic"] * ("s" in self.suffixes) + ["hadamard32"] * ("h" in self.suffixes)
         return cast("/".join(parts))
 
     def state(self) -> str:
@@ -64,10 +63,10 @@ class Token:
                 )
             default = STATES[self.letter][self.written]
         else:
-            default = f"{self.written}/block{256 if self.written.endswith('8') else 128}"
+            default = self.written  # the optimizer knows the usual blocks of each format
         if not self.suffixes:
             return default
-        return f"{default.partition('/')[0]}/{self._scale(self.suffixes[0], False)}"
+        return f"{default.partition('/')[0]}/{self._scale(self.suffixes[0])}"
 
     def _integer(self) -> str:
         if not 2 <= int(self.written) <= 8:
@@ -75,15 +74,21 @@ class Token:
             raise ValueError(f"Notation {self}: an integer has 2 to 8 bits, got {self.written}{hint}")
         return f"int{int(self.written)}"
 
-    def _scale(self, suffix: str, stochastic: bool) -> str:
+    def _scale(self, suffix: str) -> str:
         if suffix in ("mx", "nv"):
-            unbiased = {"mx": "mx-rceil", "nv": "nv-up"}  # scales that saturate nothing: rounding stays unbiased
-            return unbiased[suffix] if stochastic else suffix
+            return suffix
         if suffix[0] in "bq":
             if int(suffix[1:]) < 1:
                 raise ValueError(f"Notation {self}: a block holds at least one element, got {suffix[1:]}")
             return f"{'block' if suffix[0] == 'b' else 'square'}{int(suffix[1:])}"
         return {"c": "column", "t": "tensor", "row": "row"}[suffix]
+
+
+def words() -> list[str]:
+    """Every word of one token without suffixes, to compare a misspelt one with."""
+    bits = [str(number) for number in range(2, 9)]
+    operands = [letter + written for letter in "wag" for written in (*bits, *FORMATS)]
+    return operands + [letter + written for letter in "mv" for written in ("8", "4", *STATE_FORMATS)]
 
 
 def is_notation(text: str) -> bool:

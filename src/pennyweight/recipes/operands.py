@@ -10,7 +10,8 @@ Every product is written a @ b.T, so that rows of both operands run along the su
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pennyweight.numerics import Cast, Codebook, Integer, LogRange, Minifloat, Scale, Shifted
+from pennyweight.kernels import real_reason
+from pennyweight.numerics import Cast, Scale
 
 ProductName = Literal["output", "grad_input", "grad_weight"]
 Seen = Literal["cast", "transposed", "folded"]
@@ -49,24 +50,16 @@ class Operand:
         return replace(self.cast, scale=replace(self.cast.scale, granularity=turned))
 
     def problem(self, product: ProductName) -> str | None:
-        """Why the codes of this operand cannot be summed along k; None if they can."""
-        if self.cast is None:
-            return None
-        if isinstance(self.cast.format, Codebook | LogRange) or not isinstance(
-            self.cast.format, Integer | Shifted | Minifloat
-        ):
-            return f"codes of {self.cast.format.name} are places in a table and cannot be multiplied"
-        if self.seen == "folded":
+        """Why a scale of this operand cannot leave the sum over k; None if it can."""
+        if self.cast is None or self.seen == "folded":
             return None
         across = self.seen == "transposed"
         if across and self.cast.rotation is not None:
             return f"the forward's codes of {self.tensor} are rotated along another dimension than the one summed here"
         granularity = self.cast.scale.granularity
-        if granularity in ("tensor", "square"):
-            return None
-        if granularity == "block":
-            return f"blocks of {self.tensor} lie across the summed dimension" if across else None
-        if (granularity == "row") == across:
+        if granularity == "block" and across:
+            return f"blocks of {self.tensor} lie across the summed dimension"
+        if granularity == ("row" if across else "column"):
             return f"one scale per {SUMMED[product]} of {self.tensor} stands inside the sum over {SUMMED[product]}s"
         return None
 
@@ -75,7 +68,8 @@ def pair_problem(left: Operand, right: Operand, product: ProductName) -> tuple[O
     """The operand that keeps a @ b.T from being computed on codes, and why; None if the codes can be summed.
 
     A scale must be able to leave the sum over k: one a row or one a tensor is undone at the output, blocks along k and
-    square blocks cost one partial sum a block; nothing else can leave it. Both operands must be written.
+    square blocks cost one partial sum a block; nothing else can leave it. What else a kernel asks of two casts, kernels
+    say. Both operands must be written.
 
     Source: the legality table was derived for this project and checked in float64 (factored = emulated to 1e-12).
     """
@@ -85,11 +79,6 @@ def pair_problem(left: Operand, right: Operand, product: ProductName) -> tuple[O
     a, b = left.as_read(), right.as_read()
     assert a is not None
     assert b is not None
-    if isinstance(a.format, Minifloat) != isinstance(b.format, Minifloat):
-        return right, f"codes of {a.format.name} and {b.format.name} have no common multiplier"
-    if a.rotation != b.rotation:
-        return right, f"{left.tensor} and {right.tensor} are not rotated alike, so their codes lie in two bases"
-    sizes = sorted(c.scale.block or 0 for c in (a, b) if c.scale.granularity in ("block", "square"))
-    if len(sizes) == 2 and sizes[0] and sizes[1] % sizes[0]:
-        return right, f"blocks of {sizes[0]} and {sizes[1]} do not line up along the summed dimension"
+    if why := real_reason(a, b):
+        return (left if real_reason(a, a) else right), why
     return None

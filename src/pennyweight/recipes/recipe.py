@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from pennyweight.numerics import Cast, cast, format
+from pennyweight.numerics import Cast, cast
 from pennyweight.recipes import table as tables
 from pennyweight.recipes.linear import LinearCasts, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
@@ -231,10 +231,7 @@ def check_state(slot: str, written: str) -> None:
     if written in ("fp32", "bf16"):
         return
     base = written.removesuffix(WITH_ZERO)
-    name = base.partition("/")[0]
-    if "/" in base:
-        cast(base)
-    if slot == "v" and format(name).has_zero and base == written:
+    if cast(base).format.has_zero and slot == "v" and base == written:
         raise ValueError(
             f"Recipe.v takes a code without zero, because v coded zero makes the next step unboundedly long, got "
             f"{written!r}; use 'log8' or 'log4', or ask for '{written}{WITH_ZERO}'"

@@ -5,11 +5,16 @@ from difflib import get_close_matches
 from typing import Any
 
 
+def closest(wrong: str, right: Iterable[str]) -> str | None:
+    """The right name most like the wrong one; None if none is alike."""
+    return next(iter(get_close_matches(wrong, list(right), n=1, cutoff=0.6)), None)
+
+
 def nearest(wrong: str, right: Iterable[str]) -> str:
-    """A half sentence, "; did you mean 'w8a8'?" or the whole list of right names where none is close."""
+    """A half sentence, "; did you mean 'w8a8'?" or the whole list of right names where none is alike."""
     names = list(right)
-    close = get_close_matches(wrong, names, n=1, cutoff=0.6) or [n for n in names if n.lower() == wrong.lower()]
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(names)}"
+    close = closest(wrong, names)
+    return f"; did you mean {close!r}?" if close else f"; there are {', '.join(names)}"
 
 
 def check_fields(owner: str, given: Mapping[str, Any], fields: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Table: a recipe as rows a person can read: which tensor of which product is written how, real or emulated, and why."""
+"""Table: a recipe as rows a person can read: which tensor is written how, in real or emulated products, and why."""
 
 from collections.abc import Sequence
 
