@@ -47,7 +47,7 @@ def test_named_recipe_is_a_value_that_replays(name):
 def test_ancestors_write_nothing(name, precision):
     assert cells(recipe(name), "product", "tensor", "format", "way") == [
         ("all", "X, W, G", precision, "plain"),
-        ("stored", "W", "fp32", "stored"),
+        ("stored", "stored W", "fp32", "stored"),
         ("stored", "m", "fp32", "stored"),
         ("stored", "v", "fp32", "stored"),
         ("else", "everything else", precision, "plain"),
@@ -63,7 +63,7 @@ def test_w8a8_writes_the_forward_and_reads_it_back():
         ("W^T", "int8", "row", "codes of the forward", "-", "emulated"),
         ("G^T", "bf16", "-", "-", "-", "emulated"),
         ("X^T", "int8", "row", "codes of the forward", "-", "emulated"),
-        ("X", "int8", "row", "nearest", "-", "stored"),
+        ("saved X", "int8", "row", "nearest", "-", "stored"),
     ]
 
 
@@ -74,7 +74,7 @@ FOLDED = [
     ("W^T", "int8", "row", "codes of the forward", "-", "real"),
     ("G^T", "int8", "row", "nearest", "-", "real"),
     ("X^T", "int8", "row", "codes of the forward", "-", "real"),
-    ("X", "int8", "row", "nearest", "-", "stored"),
+    ("saved X", "int8", "row", "nearest", "-", "stored"),
 ]
 
 
@@ -96,7 +96,7 @@ def test_penny8_is_w8a8g8_with_both_moments_in_8_bits():
     made = recipe("penny8")
     assert written(made) == FOLDED
     assert stored(made) == {
-        "W": ("fp32", "-", "-"),
+        "stored W": ("fp32", "-", "-"),
         "m": ("int8", "block128", "stochastic"),
         "v": ("log8", "block256", "stochastic"),
         "everything else": ("bf16", "-", "-"),
@@ -122,7 +122,7 @@ def test_penny4_is_four_bits_in_all_three_products():
         ("W^T", "int4", "blocks of 32 out channels", "nearest", "Hadamard 32", "emulated"),
         ("G^T", "int4", "blocks of 32 tokens", "stochastic", "Hadamard 32", "emulated"),
         ("X^T", "int4", "blocks of 32 tokens", "nearest", "Hadamard 32", "emulated"),
-        ("X", "bf16", "-", "-", "-", "stored"),
+        ("saved X", "bf16", "-", "-", "-", "stored"),
     ]
     assert stored(made)["m"] == ("dynamic_sym4", "block128", "stochastic")
     assert stored(made)["v"] == ("log4", "block128", "stochastic")
@@ -202,7 +202,7 @@ def test_published_w8a8g8_reads_as_the_card_has_it():
         ("W^T", "bf16", "-", "-", "-", "plain"),
         ("G^T", "int8", "column", "nearest", "-", "emulated"),
         ("X^T", "bf16", "-", "-", "-", "emulated"),
-        ("X", "bf16", "-", "-", "-", "stored"),
+        ("saved X", "bf16", "-", "-", "-", "stored"),
     ]
     granularity = [r["granularity"] for r in recipe("paper-w8a8g8").table() if r["tensor"].startswith("G^T")]
     assert granularity == ["column: one scale per token"]
@@ -220,5 +220,16 @@ def test_published_w8a8g8_reads_as_the_card_has_it():
 def test_published_states_are_linear_codes_of_linear_weights(name, m, v):
     made = recipe(name)
     assert (made.m, made.v, made.states, made.state_rounding) == (m, v, "linear", "nearest")
-    assert made.linear is None
+    assert made.linear is not None
+    assert not made.linear.writes
+    assert cells(made, "layers", "product", "tensor", "format", "rounding")[:3] == [
+        ("linear layers and head", "all", "X, W, G", "bf16", "-"),
+        ("whole model", "stored", "stored W", "fp32", "-"),
+        (
+            "converted linear weights" if m != "fp32" else "whole model",
+            "stored",
+            "m",
+            *((m.partition("/")[0], "nearest") if m != "fp32" else ("fp32", "-")),
+        ),
+    ]
     assert any("linear weights" in note for note in made.notes)

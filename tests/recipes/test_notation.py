@@ -18,7 +18,7 @@ MEANING = {
         *("requantized", "fp32", "fp32"),
     ),
     "w4ca8tg8m8v8": (
-        *("int8/tensor", "int4/column", "int8/row", "int8/row", "int4/column", "int8/tensor", "requantized"),
+        *("int8/tensor", "int4/column", "int8/row", "int8/row", "int4/row", "int8/tensor", "requantized"),
         *("int8/block128", "log8/block256"),
     ),
     "w8q32a8q32g8q32": (

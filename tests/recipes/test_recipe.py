@@ -73,6 +73,39 @@ def test_field_out_of_range_is_refused_in_one_sentence(settings, words):
 
 
 @pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        (lambda: Product("int8/row"), r"Product.left is a cast, cast\('int8/row'\), or None, got 'int8/row'"),
+        (lambda: LinearCasts(cast("int8/row")), "LinearCasts.output is a Product of two casts"),
+        (lambda: LinearCasts(saved=8), "LinearCasts.saved is a cast"),
+        (lambda: Rule(None), "Rule.pattern is a glob"),
+        (lambda: Rule("*", "w8a8"), "Rule.linear is the LinearCasts"),
+        (lambda: Recipe("r", "w8a8"), "Recipe.linear is the LinearCasts"),
+        (lambda: Recipe("r", rules=("mlp",)), "Recipe.rules is a tuple of Rule, got 'mlp'"),
+        (lambda: Recipe("r", head=1), "Recipe.head is true or false, got 1"),
+        (lambda: Recipe("r", m=8), "Recipe.m is a format as text"),
+        (lambda: Recipe("r", last="all"), "Recipe.last is a share of the blocks, got 'all'"),
+        (lambda: Recipe("r", last=True), "Recipe.last is a share of the blocks, got True"),
+        (lambda: Recipe("r", weights="int8"), "Recipe.weights is a cast"),
+        (lambda: Recipe.from_dict({"name": "r", "weights": 8}), "Recipe.weights is a cast as text.* got 8"),
+        (lambda: LinearCasts.from_dict({"output": {"left": 8}}), "Product.left is a cast as text"),
+        (lambda: LinearCasts.from_dict({"saved": 8}), "LinearCasts.saved is a cast as text"),
+    ],
+)
+def test_value_of_another_kind_is_a_type_error_in_one_sentence(made, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        made()
+
+
+def test_states_of_linear_layers_alone_need_a_linear_layer():
+    with pytest.raises(ValueError, match="Recipe.states='linear' writes the states of converted linear layers"):
+        Recipe("r", m="int8", states="linear")
+    assert Recipe("r", LinearCasts(), m="int8", states="linear").notes == [
+        "Only the states of converted linear weights are written; the others are fp32."
+    ]
+
+
+@pytest.mark.parametrize(
     "v", ["fp32", "bf16", "log8", "log4/block128", "sqrt_nz8", "linear_nz4", "udynamic8-with-zero"]
 )
 def test_code_without_zero_or_asked_for_by_name_is_taken_for_v(v):
@@ -99,11 +132,11 @@ def test_recipe_is_frozen():
 
 
 def test_table_has_a_row_for_every_tensor_of_every_group():
-    rows = RULED.table()
+    rows = replace(RULED, v="log8").table()
     assert [(r["layers"], r["product"], r["operand"]) for r in rows] == [
         *(
             (layers, product, operand)
-            for layers in ("linear layers", "*.mlp.*")
+            for layers in ("linear layers, not of the last 50% of the blocks", "*.mlp.*")
             for product, operand in (
                 *(("output", "left"), ("output", "right"), ("grad_input", "left"), ("grad_input", "right")),
                 *(("grad_weight", "left"), ("grad_weight", "right"), ("saved", "input")),
@@ -117,22 +150,35 @@ def test_table_has_a_row_for_every_tensor_of_every_group():
                 *(("grad_weight", "left"), ("grad_weight", "right"), ("saved", "input")),
             )
         ),
-        ("all", "stored", "weights"),
-        ("tensors of 4,096 elements and more", "stored", "m"),
+        ("whole model", "stored", "weights"),
+        ("whole model", "stored", "m"),
         ("tensors of 4,096 elements and more", "stored", "v"),
-        ("all", "else", "-"),
+        ("whole model", "else", "-"),
     ]
     assert all(isinstance(cell, str) and cell for r in rows for cell in r.values())
 
 
 def test_text_is_aligned_and_carries_the_notes():
-    lines = recipe("w8a8g8").text().splitlines()
-    assert lines[0] == "w8a8g8"
-    assert " ".join(lines[1].split()) == "layers product operand tensor format granularity rounding rotation way why"
-    start = lines[1].index("format")
-    assert [line[start:].split()[0] for line in lines[3:10]] == ["int8"] * 7
-    assert all(line[start - 2 : start] == "  " for line in lines[3:13])
-    assert lines[14].startswith("* The codes of X made in the forward pass")
+    assert recipe("w2a2-control").text().splitlines()[:8] == [
+        "w2a2-control",
+        "  tensor             format  granularity                rounding              way       why",
+        "  -----------------  ------  -------------------------  --------------------  --------  "
+        "-----------------------------------------------------",
+        "linear layers",
+        "  X of Y = X W^T     int2    tensor                     nearest               real      "
+        "scales are undone at the output",
+        "  W of Y = X W^T     int2    tensor                     nearest               real      "
+        "scales are undone at the output",
+        "  G of dX = G W      bf16    -                          -                     emulated  "
+        "G is unwritten, so the product runs in high precision",
+        "  W^T of dX = G W    int2    tensor, as in the forward  codes of the forward  emulated  "
+        "G is unwritten, so the product runs in high precision",
+    ]
+    assert recipe("w8a8g8").text().splitlines()[-3:] == [
+        "* The codes of X made in the forward pass are the saved input: no other copy of X is kept.",
+        "* The output head stays in high precision.",
+        "* Master weights are fp32; the written weights are made from them in every forward pass.",
+    ]
 
 
 def test_stored_weights_stand_in_the_table():

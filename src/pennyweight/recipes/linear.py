@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pennyweight.kernels import slow_reason
 from pennyweight.numerics import Cast, Shifted, cast
 from pennyweight.recipes.operands import PRODUCTS, WAYS_OUT, Operand, ProductName, pair_problem
-from pennyweight.recipes.spelling import check_fields, nearest
+from pennyweight.recipes.spelling import check_fields, check_kind, choose
 
 Backward = Literal["original", "forward", "requantized", "folded"]
 Way = Literal["auto", "real", "emulated"]
@@ -24,13 +24,17 @@ class Product:
     left: Cast | None = None
     right: Cast | None = None
 
+    def __post_init__(self) -> None:
+        for side in ("left", "right"):
+            check_kind(f"Product.{side}", getattr(self, side), Cast | None, "a cast, cast('int8/row'), or None")
+
     def to_dict(self) -> dict[str, str | None]:
         return {"left": _text(self.left), "right": _text(self.right)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Product":
         check_fields("Product", values, [f.name for f in fields(cls)])
-        return cls(**{side: _cast(values.get(side)) for side in ("left", "right")})
+        return cls(**{side: read_cast(f"Product.{side}", values.get(side)) for side in ("left", "right")})
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,11 @@ class LinearCasts:
     way: Way = "auto"
 
     def __post_init__(self) -> None:
-        _choice("LinearCasts.backward", self.backward, get_args(Backward))
-        _choice("LinearCasts.way", self.way, get_args(Way))
+        for name in PRODUCTS:
+            check_kind(f"LinearCasts.{name}", getattr(self, name), Product, "a Product of two casts")
+        check_kind("LinearCasts.saved", self.saved, Cast | None, "a cast, cast('int8/row'), or None")
+        choose("LinearCasts.backward", self.backward, get_args(Backward))
+        choose("LinearCasts.way", self.way, get_args(Way))
         self._check_backward()
         if self.backward == "folded":
             self._check_folded()
@@ -78,6 +85,12 @@ class LinearCasts:
             )
         if self.way == "real":
             self._check_real()
+
+    @property
+    def writes(self) -> bool:
+        """Whether any tensor is written at all."""
+        operands = [operand for name in PRODUCTS for operand in self.operands(name)]
+        return self.saved is not None or any(operand.cast is not None for operand in operands)
 
     def operands(self, product: ProductName) -> tuple[Operand, Operand]:
         """What the product really multiplies: both operands of a @ b.T with the cast each one carries."""
@@ -132,7 +145,7 @@ class LinearCasts:
             if name in known:
                 known[name] = Product.from_dict(known[name])
         if "saved" in known:
-            known["saved"] = _cast(known["saved"])
+            known["saved"] = read_cast("LinearCasts.saved", known["saved"])
         return cls(**known)
 
     def _keeps_raw_input(self) -> bool:
@@ -194,14 +207,14 @@ def unfoldable(forward: Cast) -> str | None:
     return None
 
 
-def _choice(owner: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{owner} is one of {', '.join(choices)}, got {value!r}{nearest(str(value), choices)}")
-
-
 def _text(value: Cast | None) -> str | None:
     return None if value is None else str(value)
 
 
-def _cast(text: str | None) -> Cast | None:
-    return None if text is None else cast(text)
+def read_cast(owner: str, text: object) -> Cast | None:
+    """The cast that a text names; None for None."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise TypeError(f"{owner} is a cast as text, such as 'int8/row', got {text!r}")
+    return cast(text)

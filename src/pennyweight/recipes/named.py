@@ -1,6 +1,8 @@
 """Named recipes: the ones a person asks for by name, each a function that returns a value."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from pennyweight.numerics import Cast, cast
 from pennyweight.recipes.linear import LinearCasts, Product
@@ -41,7 +43,7 @@ def penny8() -> Recipe:
 
     The codes of X made in the forward pass are the saved input: the folded backward reads nothing else of X.
     """
-    return replace(parse("w8a8g8m8v8"), name="penny8")
+    return parse("w8a8g8m8v8")
 
 
 def penny4() -> Recipe:
@@ -53,63 +55,43 @@ def penny4() -> Recipe:
 
     Source: Hadamard and stochastic rounding, arXiv:2502.20586; last blocks in bf16, arXiv:2509.25149.
     """
-    return replace(parse("w4b32ha4b32hg4b32shm4v4"), name="penny4", last=HIGH_PRECISION_SHARE)
+    return replace(parse("w4b32ha4b32hg4b32shm4v4"), last=HIGH_PRECISION_SHARE)
 
 
 def w2a2_control() -> Recipe:
     """Two bits and one scale per tensor, nearest: what must fail, so that the others' success means something."""
-    return replace(parse("w2ta2t"), name="w2a2-control")
+    return parse("w2ta2t")
 
 
-def paper_linear(w: str | None = None, a: str | None = None, g: str | None = None) -> LinearCasts:
-    """What the published code computes: Y = Q(X) Q(W)^T, dX = G W, dW = Q(G)^T X with W, X and dX's G unwritten.
+def paper(
+    *,
+    w: str | None = None,
+    a: str | None = None,
+    g: str | None = None,
+    m: str = "fp32",
+    v: str = "fp32",
+) -> Recipe:
+    """A recipe of the published study, computed as its code does, in all linear layers, the head included.
 
-    `g` is said per row of G [T, O], as the published configurations do; the left operand of dW = G^T X is G^T, so that
-    a row of G is a column there, and the other way round.
+        Y = Q_A(X) Q_W(W)^T,   dX = G W,   dW = Q_G(G)^T X,   m and v of the linear weights rounded to nearest
+
+    Scales are computed in the dtype of the tensor, with floors of 1e-5 (W, X) and 1e-9 (G). `g` is said per row of
+    G [T, O], as the published configurations do; the left operand of dW is G^T, so that a row of G is a column there.
 
     Source: Chitsaz et al. 2024, arXiv:2407.11722, and the code published with it.
     """
-    turned = {"row": "column", "column": "row"}
-    return LinearCasts(
+    turned = {"int8/row": "int8/column", "int4/row": "int4/column"}
+    linear = LinearCasts(
         output=Product(_published(a), _published(w)),
-        grad_weight=Product(_published(g and "/".join(turned.get(part, part) for part in g.split("/")), floor="-1e-9")),
+        grad_weight=Product(_published(g and turned.get(g, g), floor="-1e-9")),
         backward="original",
         way="emulated",
     )
+    made = Recipe("paper", linear, head=True, m=m, v=v)
+    return made if m == v == "fp32" else replace(made, states="linear", state_rounding="nearest")
 
 
-PAPER: dict[str, dict[str, str]] = {
-    "paper-w8": {"w": "int8/row"},
-    "paper-w8t": {"w": "int8/tensor"},
-    "paper-w4": {"w": "int4/row"},
-    "paper-w4t": {"w": "int4/tensor"},
-    "paper-a8": {"a": "int8/row"},
-    "paper-a8t": {"a": "int8/tensor"},
-    "paper-a4": {"a": "int4/row"},
-    "paper-a4c": {"a": "int4/column"},
-    "paper-a4t": {"a": "int4/tensor"},
-    "paper-g8": {"g": "int8/row"},
-    "paper-g8t": {"g": "int8/tensor"},
-    "paper-g4": {"g": "int4/row"},
-    "paper-w8a8": {"w": "int8/row", "a": "int8/row"},
-    "paper-w8a8g8": {"w": "int8/row", "a": "int8/row", "g": "int8/row"},
-}
-PAPER_STATES = {
-    "paper-m8": {"m": "int8/row"},
-    "paper-m8t": {"m": "int8/tensor"},
-    "paper-m4": {"m": "int4/row"},
-    "paper-v8": {"v": "int8/row-with-zero"},
-}
-
-
-def paper(name: str) -> Recipe:
-    """A recipe of the published study, computed as its code does: all linear layers, the head included."""
-    if name in PAPER:
-        return Recipe(name, paper_linear(**PAPER[name]), head=True)
-    return Recipe(name, **PAPER_STATES[name], states="linear", state_rounding="nearest")
-
-
-OWN = {
+NAMED: dict[str, Callable[[], Recipe]] = {
     "fp32": fp32,
     "bf16": bf16,
     "w8a8": w8a8,
@@ -118,12 +100,30 @@ OWN = {
     "penny8": penny8,
     "penny4": penny4,
     "w2a2-control": w2a2_control,
+    "paper-w8": partial(paper, w="int8/row"),
+    "paper-w8t": partial(paper, w="int8/tensor"),
+    "paper-w4": partial(paper, w="int4/row"),
+    "paper-w4t": partial(paper, w="int4/tensor"),
+    "paper-a8": partial(paper, a="int8/row"),
+    "paper-a8t": partial(paper, a="int8/tensor"),
+    "paper-a4": partial(paper, a="int4/row"),
+    "paper-a4c": partial(paper, a="int4/column"),
+    "paper-a4t": partial(paper, a="int4/tensor"),
+    "paper-g8": partial(paper, g="int8/row"),
+    "paper-g8t": partial(paper, g="int8/tensor"),
+    "paper-g4": partial(paper, g="int4/row"),
+    "paper-m8": partial(paper, m="int8/row"),
+    "paper-m8t": partial(paper, m="int8/tensor"),
+    "paper-m4": partial(paper, m="int4/row"),
+    "paper-v8": partial(paper, v="int8/row-with-zero"),
+    "paper-w8a8": partial(paper, w="int8/row", a="int8/row"),
+    "paper-w8a8g8": partial(paper, w="int8/row", a="int8/row", g="int8/row"),
 }
 
 
 def names() -> list[str]:
     """The named recipes, our own first."""
-    return [*OWN, *PAPER, *PAPER_STATES]
+    return list(NAMED)
 
 
 def recipe(text: str | Recipe) -> Recipe:
@@ -136,10 +136,8 @@ def recipe(text: str | Recipe) -> Recipe:
     if not isinstance(text, str):
         raise TypeError(f"A recipe is asked for by name or notation, got {type(text).__name__}")
     word = text.strip().lower()
-    if word in OWN:
-        return OWN[word]()
-    if word in PAPER or word in PAPER_STATES:
-        return paper(word)
+    if word in NAMED:
+        return replace(NAMED[word](), name=word)
     if is_notation(word):
         try:
             return parse(word)

@@ -7,7 +7,8 @@
     s h         stochastic rounding, Hadamard rotation of 32 along the summed dimension
 
 All are relative to the operand as it stands in a @ b.T, so that a row always runs along the summed dimension: g8 is
-one scale per token in dX = G W and one per out channel in dW = G^T X. h on g rotates both operands of both gradient
+one scale per token in dX = G W and one per out channel in dW = G^T X. w4c and a4c have one scale per in channel, which
+Y = X W^T can only emulate. h on g rotates both operands of both gradient
 products. m8 = int8/block128, v8 = log8/block256, m4 = dynamic_sym4/block128, v4 = log4/block128.
 """
 
@@ -104,25 +105,36 @@ def parse(text: str) -> Recipe:
     """
     tokens = {t.letter: t for t in tokenize(text)}
     written = {letter: tokens[letter].cast() for letter in "wag" if letter in tokens}
-    states = {letter: tokens[letter].state() for letter in "mv" if letter in tokens}
+    m, v = (tokens[letter].state() if letter in tokens else "fp32" for letter in "mv")
     name = "".join(str(tokens[letter]) for letter in LETTERS if letter in tokens)
     linear = linear_casts(written.get("w"), written.get("a"), written.get("g")) if written else None
-    return Recipe(name, linear, **states)
+    return Recipe(name, linear, m=m, v=v)
 
 
 def linear_casts(weights: Cast | None, activations: Cast | None, gradients: Cast | None) -> LinearCasts:
     """The six casts of w, a and g, with the backward operands that are usual for them."""
     output = Product(activations, weights)
     backward = usual_backward(weights, activations, gradients)
-    turn = None if gradients is None else gradients.rotation
-    right = {"grad_input": weights, "grad_weight": activations} if backward == "requantized" else {}
-    again = {name: replace(forward, rotation=turn) for name, forward in right.items() if forward is not None}
+    again = Product(), Product()
+    if backward == "requantized":
+        assert gradients is not None
+        again = tuple(Product(None, forward and turned(forward, gradients)) for forward in (weights, activations))
     return LinearCasts(
         output,
-        grad_input=Product(gradients, again.get("grad_input")),
-        grad_weight=Product(gradients, again.get("grad_weight")),
+        grad_input=replace(again[0], left=gradients),
+        grad_weight=replace(again[1], left=gradients),
         backward=backward,
     )
+
+
+def turned(forward: Cast, gradients: Cast) -> Cast:
+    """How W or X is cast again in a gradient product: as in the forward, along the dimension now summed, and turned
+    like G. One scale per in channel (a column before) and one per row before are both one per row there.
+    """
+    scale = forward.scale
+    if scale.granularity == "column":
+        scale = replace(scale, granularity="row")
+    return replace(forward, scale=scale, rotation=gradients.rotation)
 
 
 def usual_backward(weights: Cast | None, activations: Cast | None, gradients: Cast | None) -> Backward:

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from pennyweight.numerics import Cast, cast
 from pennyweight.recipes import table as tables
-from pennyweight.recipes.linear import LinearCasts, unfoldable
+from pennyweight.recipes.linear import LinearCasts, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
-from pennyweight.recipes.spelling import check_fields, nearest
+from pennyweight.recipes.spelling import check_fields, check_kind, choose, nearest
 
 Precision = Literal["fp32", "bf16"]
 WITH_ZERO = "-with-zero"
@@ -24,6 +24,8 @@ class Rule:
     linear: LinearCasts | None = None
 
     def __post_init__(self) -> None:
+        check_kind("Rule.pattern", self.pattern, str, "a glob over module names")
+        check_kind("Rule.linear", self.linear, LinearCasts | None, "the LinearCasts of its layers, or None")
         if not self.pattern:
             raise ValueError("Rule.pattern is a glob over module names, got an empty one")
 
@@ -68,22 +70,37 @@ class Recipe:
     state_rounding: Literal["nearest", "stochastic"] = "stochastic"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+        self._check_kinds()
         if not self.name:
             raise ValueError("Recipe.name is what a report calls it, got an empty one")
-        for field, choices in (
-            ("precision", get_args(Precision)),
-            ("states", ("all", "linear")),
-            ("state_rounding", ("nearest", "stochastic")),
-        ):
-            if (value := getattr(self, field)) not in choices:
-                raise ValueError(
-                    f"Recipe.{field} is one of {', '.join(choices)}, got {value!r}{nearest(str(value), choices)}"
-                )
+        choose("Recipe.precision", self.precision, get_args(Precision))
+        choose("Recipe.states", self.states, ("all", "linear"))
+        choose("Recipe.state_rounding", self.state_rounding, ("nearest", "stochastic"))
         if not 0 <= self.last <= 1:
             raise ValueError(f"Recipe.last is a share of the blocks between 0 and 1, got {self.last}")
-        object.__setattr__(self, "rules", tuple(self.rules))
         check_state("m", self.m)
         check_state("v", self.v)
+        converts = [self.linear, *(rule.linear for rule in self.rules)]
+        if self.states == "linear" and not any(converts):
+            raise ValueError(
+                "Recipe.states='linear' writes the states of converted linear layers, but the recipe converts none; "
+                "give it linear=LinearCasts(), which writes nothing in them, or states='all'"
+            )
+
+    def _check_kinds(self) -> None:
+        for field, kind, what in (
+            ("name", str, "a text"),
+            ("linear", LinearCasts | None, "the LinearCasts of its layers, or None"),
+            ("head", bool, "true or false"),
+            ("weights", Cast | None, "a cast, cast('int8/row'), or None"),
+            ("m", str, "a format as text, such as 'int8'"),
+            ("v", str, "a format as text, such as 'log8'"),
+            ("last", int | float, "a share of the blocks"),
+        ):
+            check_kind(f"Recipe.{field}", getattr(self, field), kind, what)
+        for rule in self.rules:
+            check_kind("Recipe.rules", rule, Rule, "a tuple of Rule")
 
     def __str__(self) -> str:
         return self.name
@@ -129,26 +146,27 @@ class Recipe:
         """What a reader of the table should also know: exceptions, approximations, where the bytes are."""
         groups = [("", self.linear)] + [(f"Layers {rule.pattern!r}: ", rule.linear) for rule in self.rules]
         sentences = [where + s for where, casts in groups if casts is not None for s in linear_notes(casts)]
-        if self.linear is not None and not self.head:
+        if self.linear is not None and self.linear.writes and not self.head:
             sentences.append("The output head stays in high precision.")
         if self.last:
             sentences.append(
                 f"The last {self.last:.0%} of the blocks, rounded down to whole blocks, stay in high precision."
             )
-        if self.linear is not None and self.weights is None:
+        if any(casts is not None and casts.output.right is not None for _, casts in groups) and self.weights is None:
             sentences.append("Master weights are fp32; the written weights are made from them in every forward pass.")
         if WITH_ZERO in self.v:
             sentences.append(f"v is stored as {self.v}: a value coded zero makes the next step unboundedly long.")
-        if self.states == "linear":
+        if self.states == "linear" and (self.m, self.v) != ("fp32", "fp32"):
             sentences.append("Only the states of converted linear weights are written; the others are fp32.")
         return sentences
 
     def table(self) -> list[dict[str, str]]:
         """One row per tensor: layers, product, operand, tensor, format, granularity, rounding, rotation, way, why."""
-        where = "linear layers and head" if self.head else "linear layers"
+        where = "linear layers" + (" and head" if self.head else "")
+        where += f", not of the last {self.last:.0%} of the blocks" if self.last else ""
         rows: list[dict[str, str]] = []
         for layers, casts in [(where, self.linear)] + [(rule.pattern, rule.linear) for rule in self.rules]:
-            if casts is None:
+            if casts is None or not casts.writes:
                 why = "the recipe leaves them plain"
                 rows.append(tables.row(layers, "all", "-", "X, W, G", tables.plain(self.precision), "plain", why))
             else:
@@ -176,7 +194,7 @@ class Recipe:
         known = dict(values)
         known["linear"] = _linear(values.get("linear"))
         known["rules"] = tuple(Rule.from_dict(rule) for rule in values.get("rules", ()))
-        known["weights"] = None if values.get("weights") is None else cast(values["weights"])
+        known["weights"] = read_cast("Recipe.weights", values.get("weights"))
         return cls(**known)
 
     def _stored_rows(self) -> list[dict[str, str]]:
@@ -185,12 +203,13 @@ class Recipe:
         else:
             weights = tables.cast_cells(self.weights, leaves="out channel", summed="in channel")
             why = "no master copy"
-        rows = [tables.row("all", "stored", "weights", "W", weights, "stored", why)]
-        scope = "tensors of 4,096 elements and more" if self.states == "all" else "converted linear weights"
+        rows = [tables.row("whole model", "stored", "weights", "stored W", weights, "stored", why)]
         for slot in ("m", "v"):
+            scope = "tensors of 4,096 elements and more" if self.states == "all" else "converted linear weights"
+            scope = "whole model" if getattr(self, slot) == "fp32" else scope
             rows.append(tables.row(scope, "stored", slot, slot, self._state_cells(slot), "stored", "state of Adam"))
         rest = tables.plain(self.precision)
-        return [*rows, tables.row("all", "else", "-", "everything else", rest, "plain", "products run in it")]
+        return [*rows, tables.row("whole model", "else", "-", "everything else", rest, "plain", "products run in it")]
 
     def _state_cells(self, slot: str) -> dict[str, str]:
         written = getattr(self, slot)
@@ -198,7 +217,7 @@ class Recipe:
             return tables.plain(written)
         name, _, granularity = written.removesuffix(WITH_ZERO).partition("/")
         zero = ", with zero" if written.endswith(WITH_ZERO) else ""
-        cells = {"format": name + zero, "granularity": granularity or "blocks", "rounding": self.state_rounding}
+        cells = {"format": name + zero, "granularity": granularity or "usual blocks", "rounding": self.state_rounding}
         return {**cells, "rotation": "-"}
 
 
@@ -212,8 +231,8 @@ def linear_notes(casts: LinearCasts) -> list[str]:
             )
     if casts.backward == "folded" and casts.output.left is not None:
         sentences.append("The codes of X made in the forward pass are the saved input: no other copy of X is kept.")
-    if casts.backward == "original":
-        sentences.append("The backward pass reads X and W unwritten, as the published code does; nothing is saved.")
+    if casts.backward == "original" and casts.writes:
+        sentences.append("The backward pass reads X and W unwritten, as the published code does, and saves no memory.")
     if casts.backward == "requantized":
         for tensor, written in (("W", casts.output.right), ("X", casts.output.left)):
             if written is not None and (why := unfoldable(written)):

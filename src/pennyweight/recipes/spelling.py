@@ -1,7 +1,8 @@
-"""Spelling: which right name a wrong one was probably meant to be."""
+"""Spelling: which right name a wrong one was probably meant to be, and which kind of value a field takes."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import UnionType
 from typing import Any
 
 
@@ -23,3 +24,18 @@ def check_fields(owner: str, given: Mapping[str, Any], fields: Iterable[str]) ->
     for key in given:
         if key not in fields:
             raise ValueError(f"{owner} has no field {key!r}{nearest(key, fields)}")
+
+
+def check_kind(owner: str, value: object, kind: type | UnionType, what: str) -> None:
+    """Raises TypeError unless `value` is of that kind, saying `what` the field takes. A bool is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{owner} is {what}, got {value!r}")
+
+
+def choose(owner: str, value: object, choices: Iterable[str]) -> None:
+    """Raises ValueError unless `value` is one of the choices, offering the nearest one."""
+    choices = list(choices)
+    if value not in choices:
+        close = closest(str(value), choices)
+        hint = f"; did you mean {close!r}?" if close else ""
+        raise ValueError(f"{owner} is one of {', '.join(choices)}, got {value!r}{hint}")

@@ -7,6 +7,7 @@ from pennyweight.recipes.linear import LinearCasts
 from pennyweight.recipes.operands import PRODUCTS, SUMMED, Operand, ProductName
 
 COLUMNS = ("layers", "product", "operand", "tensor", "format", "granularity", "rounding", "rotation", "way", "why")
+TEXT_COLUMNS = ("tensor", "format", "granularity", "rounding", "rotation", "way", "why")
 EQUATION = {"output": "Y = X W^T", "grad_input": "dX = G W", "grad_weight": "dW = G^T X"}
 LEAVES = {
     "X": "token",
@@ -28,7 +29,7 @@ def linear_rows(casts: LinearCasts, *, layers: str, precision: str) -> list[dict
             written = operand_cells(operand, product, precision)
             rows.append(row(layers, product, side, EQUATION[product], written, way, why))
     saved, why = saved_cells(casts, precision)
-    rows.append(row(layers, "saved", "input", "X", saved, "stored", why))
+    rows.append(row(layers, "saved", "input", "saved X", saved, "stored", why))
     return rows
 
 
@@ -86,9 +87,15 @@ def row(
     return {column: values[column] for column in COLUMNS}
 
 
-def text(rows: Sequence[dict[str, str]], columns: Sequence[str] = COLUMNS) -> str:
-    """The rows as aligned plain text, a header and a rule on top; a cell equal to the one above is kept."""
-    widths = {c: max(len(c), *(len(r[c]) for r in rows)) for c in columns}
-    lines = ["  ".join(c.ljust(widths[c]) for c in columns), "  ".join("-" * widths[c] for c in columns)]
-    lines += ["  ".join(r[c].ljust(widths[c]) for c in columns) for r in rows]
+def text(rows: Sequence[dict[str, str]]) -> str:
+    """The rows as aligned plain text, under a line for each group of layers; columns that say nothing are left out."""
+    shown = [c for c in TEXT_COLUMNS if any(r[c] != "-" for r in rows)]
+    widths = {c: max(len(c), *(len(r[c]) for r in rows)) for c in shown}
+    lines = ["  " + "  ".join(c.ljust(widths[c]) for c in shown), "  " + "  ".join("-" * widths[c] for c in shown)]
+    group = ""
+    for one in rows:
+        if one["layers"] != group:
+            group = one["layers"]
+            lines.append(group)
+        lines.append("  " + "  ".join(one[c].ljust(widths[c]) for c in shown))
     return "\n".join(line.rstrip() for line in lines)
