@@ -1,0 +1,36 @@
+"""The training of a run: the loop, its files, its memory and its guards."""
+
+from pennyweight.training.folder import load_run
+from pennyweight.training.guard import Diverged, TrainingFailed
+from pennyweight.training.ledger import read_ledger
+from pennyweight.training.machine import commit, machine, versions
+from pennyweight.training.models import SHAPES, build_model, read_config
+from pennyweight.training.result import Result
+from pennyweight.training.run import Checkpoint, Data, Evaluation, Optimizer, Run, Schedule
+from pennyweight.training.settings import differences, with_settings
+from pennyweight.training.train import train
+from pennyweight.training.validation import validation_loss
+
+__all__ = [
+    "SHAPES",
+    "Checkpoint",
+    "Data",
+    "Diverged",
+    "Evaluation",
+    "Optimizer",
+    "Result",
+    "Run",
+    "Schedule",
+    "TrainingFailed",
+    "build_model",
+    "commit",
+    "differences",
+    "load_run",
+    "machine",
+    "read_config",
+    "read_ledger",
+    "train",
+    "validation_loss",
+    "versions",
+    "with_settings",
+]

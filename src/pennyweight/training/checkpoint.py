@@ -1,0 +1,153 @@
+"""Checkpoints: the state of a run on disk, whole or not at all, and which one to go on from."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pennyweight.training.tensors import apart, checksum, read_tensors, together, write_tensors
+
+MODEL, OPTIMIZER, TREE, STATE, SUMS = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "optimizer.json",
+    "state.json",
+    "checksums.json",
+)
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds: weights, the optimizer's state_dict, plain numbers (counter, position, curves)."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+
+
+def write_json(path: Path, written: object) -> str:
+    """Writes JSON, fsynced, and returns its SHA-256. Errors: OSError (a full disk)."""
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(written, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return checksum(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json_whole(path: Path, written: object) -> None:
+    """Writes JSON beside and renames it, so that a reader finds the old or the new file and never a part of one."""
+    beside = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        write_json(beside, written)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def step_of(folder: Path) -> int | None:
+    """The step in a checkpoint folder's name, step-000120; None: no checkpoint."""
+    number = folder.name.removeprefix("step-")
+    return int(number) if folder.name.startswith("step-") and number.isdigit() and folder.is_dir() else None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, damaged ones included, the newest first."""
+    found = [(step_of(path), path) for path in folder.iterdir()] if folder.is_dir() else []
+    return [path for _, path in sorted(((s, p) for s, p in found if s is not None), reverse=True)]
+
+
+def save(folder: Path, step: int, saved: Saved, *, keep: int) -> Path:
+    """Saves into folder/step-NNNNNN and deletes what is older than the newest `keep`, once the new one stands.
+
+    Written under another name, fsynced, renamed: a process killed at any time leaves the checkpoints before it whole.
+    Costs: no second copy of the tensors. Errors: OSError (a full disk); then nothing half-written stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    final = folder / f"step-{step:06d}"
+    partial = folder / f".step-{step:06d}{PARTIAL}"
+    partial.mkdir()
+    try:
+        tensors: dict[str, Tensor] = {}
+        tree = apart(saved.optimizer, tensors)
+        sums = {
+            MODEL: write_tensors(partial / MODEL, saved.model),
+            OPTIMIZER: write_tensors(partial / OPTIMIZER, tensors),
+            TREE: write_json(partial / TREE, tree),
+            STATE: write_json(partial / STATE, saved.state),
+        }
+        write_json(partial / SUMS, sums)
+        sync_folder(partial)
+        if final.exists():  # only a damaged one can stand here, since a valid one would have been resumed from
+            shutil.rmtree(final)
+        partial.rename(final)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    older = [path for path in checkpoints(folder) if path != final and (step_of(path) or 0) < step]
+    newer = [path for path in checkpoints(folder) if (step_of(path) or 0) > step]  # damaged: see above
+    for path in [*older[keep - 1 :], *newer]:
+        shutil.rmtree(path)
+    return final
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed process left half-written."""
+    for path in folder.glob(f".*{PARTIAL}") if folder.is_dir() else []:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def damage(path: Path) -> str | None:
+    """Why the checkpoint cannot be trusted; None: every file is there and its checksum holds."""
+    try:
+        sums = json.loads((path / SUMS).read_text(encoding="utf-8"))
+        for name in (MODEL, OPTIMIZER, TREE, STATE):
+            if checksum(path / name) != sums[name]:
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return f"{SUMS} cannot be read"
+    return None
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose checksums hold, and a sentence for each newer one whose do not.
+
+    None: there is no checkpoint at all. Errors: ValueError when there are some and every one is damaged.
+    """
+    told: list[str] = []
+    for path in checkpoints(folder):
+        why = damage(path)
+        if why is None:
+            return path, told
+        told.append(f"checkpoint {path.name} is damaged ({why})")
+    if told:
+        raise ValueError(f"no checkpoint in {folder} can be trusted: {'; '.join(told)}")
+    return None, []
+
+
+def load(path: Path) -> Saved:
+    """What the checkpoint at `path` holds; the caller has made sure that its checksums hold (`newest`)."""
+    tree = json.loads((path / TREE).read_text(encoding="utf-8"))
+    return Saved(
+        model=read_tensors(path / MODEL),
+        optimizer=together(tree, read_tensors(path / OPTIMIZER)),
+        state=json.loads((path / STATE).read_text(encoding="utf-8")),
+    )

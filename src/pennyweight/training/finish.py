@@ -1,0 +1,100 @@
+"""The end of a run: the model that loads without Pennyweight, and the result."""
+
+import math
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pennyweight.data import Corpus, validation_batches
+from pennyweight.nn import plain_weights
+from pennyweight.training.folder import MODEL, beside
+from pennyweight.training.guard import Diverged
+from pennyweight.training.machine import machine, versions
+from pennyweight.training.memory import Categories
+from pennyweight.training.models import from_config
+from pennyweight.training.result import Result
+from pennyweight.training.state import Training
+from pennyweight.training.validation import validation_loss
+
+
+def plain_model(training: Training) -> PreTrainedModel:
+    """The model as it is saved: an ordinary one whose weights are those that the recipe writes."""
+    run = training.run
+    model = from_config(training.model.config, seed=run.seed, name=run.model)
+    weights = plain_weights(training.model)
+    model.load_state_dict(weights)
+    return model
+
+
+def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: Path | None, device: str) -> Result:
+    """Measures the model as it is saved, saves it, and says what the run came to.
+
+    Gives the optimizer's memory back first, so that the second model does not add to the peak.
+    Errors: Diverged when the saved model's loss is not finite; OSError (a full disk), then nothing half-written stays.
+    """
+    run, progress = training.run, training.progress
+    training.optimizer.state.clear()
+    model = plain_model(training)
+    batches = validation_batches(corpus.valid, run.data.context, run.batch, run.evaluation.tokens)
+    precision = run.recipe.precision
+    plain = validation_loss(
+        model.to(device),  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
+        batches,
+        objective=run.objective,
+        precision=precision,
+        device=device,
+    )
+    if not math.isfinite(plain):
+        raise Diverged(
+            f"the model as saved has a validation loss of {plain}", step=progress.step, where="the written weights"
+        )
+    result = _result(training, corpus, plain=plain, predicted=predicted, place=place)
+    if place is not None:
+        with beside(place / MODEL) as partial:
+            model.save_pretrained(partial)
+            corpus.tokenizer.save_pretrained(str(partial))
+    return result
+
+
+def _result(training: Training, corpus: Corpus, *, plain: float, predicted: Categories, place: Path | None) -> Result:
+    run, progress, conversion = training.run, training.progress, training.conversion
+    loss = progress.validation[-1][1]
+    every = sum(p.numel() for p in training.model.parameters())
+    embeddings = {id(m.weight): m.weight.numel() for m in _embeddings(training.model)}
+    return Result(
+        recipe=str(run.recipe),
+        seed=run.seed,
+        val_loss=loss,
+        val_loss_plain=plain,
+        perplexity=math.exp(min(loss, 700.0)),  # 700: exp stays a finite float64
+        bits_per_byte=loss / math.log(2) / corpus.bytes_per_token,
+        tokens=progress.tokens,
+        steps=progress.step,
+        tokens_per_second=progress.tokens / progress.step_seconds,
+        peak_memory_bytes=progress.peak_memory_bytes,
+        seconds=progress.seconds,
+        initial_loss=progress.validation[0][1],
+        status="finished",
+        data_hash=corpus.hash,
+        folder=None if place is None else str(place),
+        parameters=every,
+        parameters_non_embedding=every - sum(embeddings.values()),
+        memory={
+            category: {"predicted": size, "measured": progress.memory.get(category)}
+            for category, size in predicted.items()
+        },
+        curve=progress.curve,
+        validation=progress.validation,
+        four_bit_share=conversion.share(4),
+        eight_bit_share=conversion.share(8),
+        converted=list(conversion.converted),
+        left=[(name, why) for name, why in conversion.left],
+        run=run.to_dict(),
+        machine=machine(),
+        versions=versions(),
+    )
+
+
+def _embeddings(model: nn.Module) -> list[nn.Embedding]:
+    return [module for module in model.modules() if isinstance(module, nn.Embedding)]

@@ -1,0 +1,115 @@
+"""The run folder: whose it is, who may write in it, and what is found there."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pennyweight.training.checkpoint import PARTIAL, sweep, sync_folder, write_json_whole
+from pennyweight.training.machine import commit, machine, versions
+from pennyweight.training.result import Result
+from pennyweight.training.run import Run
+from pennyweight.training.settings import differences
+
+RUN, RESULT, LEDGER, CHECKPOINTS, MODEL, LOCK = (
+    "run.json",
+    "result.json",
+    "ledger.jsonl",
+    "checkpoints",
+    "model",
+    ".lock",
+)
+
+
+def load_run(path: Path | str) -> Run:
+    """The run that a run folder or a run.json describes. Errors: FileNotFoundError; ValueError for anything else."""
+    path = Path(path)
+    written = _read(path / RUN if path.is_dir() else path)
+    return Run.from_dict(written.get("run", written))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"a run is described by {path}, which does not exist")
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(f"a run is described in JSON, but {path} is not JSON") from None
+    if not isinstance(written, dict) or not isinstance(written.get("run", {}), dict):
+        raise ValueError(f"a run is described by a JSON object, but {path} holds something else")
+    return written
+
+
+def finished(path: Path, run: Run, *, resume: bool) -> Result | None:
+    """The result of this very run, if the folder holds it; None where there is something left to train.
+
+    Errors: FileExistsError when the folder holds another run (ValueError when it was to be resumed), with what differs;
+    FileNotFoundError when there is nothing to resume.
+    """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"a run is written into a folder, but {path} is a file")
+    if not (path / RUN).exists():
+        if resume:
+            raise FileNotFoundError(f"there is nothing to resume in {path}: it holds no {RUN}")
+        if any((path / name).exists() for name in (LEDGER, CHECKPOINTS, MODEL, RESULT)):
+            raise FileExistsError(f"{path} holds a {MODEL} or {CHECKPOINTS} of something else; choose another folder")
+        return None
+    told = differences(load_run(path), run)
+    if told and resume:
+        raise ValueError(
+            f"{path} cannot be resumed as another run; what it holds and what was asked: {'; '.join(told)}"
+        )
+    if told:
+        raise FileExistsError(f"{path} already holds another run; what it holds and what was asked: {'; '.join(told)}")
+    if not (path / RESULT).exists():
+        return None
+    return Result.from_dict(_read(path / RESULT))
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Only one process at a time writes in a run folder; the claim ends with the process, however it ends.
+
+    Errors: FileExistsError when another process trains there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another process trains in {path} right now") from None
+        sweep(path)
+        yield
+
+
+def describe(path: Path, run: Run, data_hash: str) -> None:
+    """Writes run.json, which replays the run; in a folder of the same run it checks that the data is the same too."""
+    if not (path / RUN).exists():
+        written = {"run": run.to_dict(), "data_hash": data_hash, "commit": commit()}
+        write_json_whole(path / RUN, {**written, "machine": machine(), "versions": versions()})
+        return
+    began = _read(path / RUN).get("data_hash")
+    if began != data_hash:
+        raise ValueError(
+            f"{path} was trained on other data (hash {str(began)[:12]}) than {run.data.source} holds now "
+            f"({data_hash[:12]}), so it cannot be continued"
+        )
+
+
+@contextmanager
+def beside(final: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `final` when all went well, and vanishes when not."""
+    partial = final.with_name(f".{final.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        sync_folder(final.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

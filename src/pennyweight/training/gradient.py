@@ -1,0 +1,72 @@
+"""The gradient point: clear, accumulate over the micro-batches, look, clip."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+Objective = Callable[[nn.Module, Tensor], Tensor]
+
+
+def precise(precision: str, device: str) -> AbstractContextManager[object]:
+    """The arithmetic of what no cast writes: autocast to bf16, or float32 as it is."""
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@dataclass
+class Gradient:
+    """What a strategy hands to an optimizer: calling it fills every `.grad` and returns the mean loss.
+
+    The gradient is of the mean over all micro-batches of a step, and its norm is cut to `clip` once, exactly, when it
+    is complete. `check` is told the loss and the norm before anything is clipped, and raises when they are not finite.
+    """
+
+    model: nn.Module
+    objective: Objective
+    precision: str
+    clip: float | None
+    batches: list[Tensor]  # [batch, context + 1] each
+    check: Callable[[Tensor, float], None]
+    watch: Callable[[], AbstractContextManager[object]] = nullcontext  # around each forward pass: memory is measured
+    norm: float = field(default=math.nan, init=False)
+    memory_bytes: int = field(default=0, init=False)  # of all gradients together
+
+    def __call__(self) -> Tensor:
+        """Fills the gradients; returns the mean loss of the step, a float32 scalar."""
+        self.clear()
+        total = torch.zeros((), device=self.batches[0].device)
+        for batch in self.batches:
+            with self.watch():
+                loss = self.loss(batch)
+            (loss / len(self.batches)).backward()
+            total += loss.detach()
+        total /= len(self.batches)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.norm = norm(gradients)
+        self.memory_bytes = sum(gradient.nbytes for gradient in gradients)
+        self.check(total, self.norm)
+        if self.clip is not None and self.norm > self.clip:
+            for gradient in gradients:
+                gradient.mul_(self.clip / self.norm)
+        return total
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """The loss of one micro-batch, with its graph."""
+        with precise(self.precision, batch.device.type):
+            return self.objective(self.model, batch)
+
+    def clear(self) -> None:
+        """Gives the gradients' memory back."""
+        for parameter in self.model.parameters():
+            parameter.grad = None
+
+
+def norm(gradients: list[Tensor]) -> float:
+    """The Euclidean norm of all gradients as one vector."""
+    if not gradients:
+        return 0.0
+    parts = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+    return torch.linalg.vector_norm(parts.double()).item()

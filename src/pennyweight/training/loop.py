@@ -1,0 +1,160 @@
+"""The loop: one step after the other, with what is measured, written and saved in between."""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pennyweight.data import Corpus, validation_batches
+from pennyweight.numerics import key
+from pennyweight.optim import state_bytes
+from pennyweight.training.checkpoint import checkpoints, save
+from pennyweight.training.folder import CHECKPOINTS
+from pennyweight.training.gradient import Gradient
+from pennyweight.training.guard import Diverged, Interrupt, first_bad
+from pennyweight.training.ledger import Ledger
+from pennyweight.training.memory import Categories, Peak, SavedActivations, parameter_bytes, resident_bytes
+from pennyweight.training.progress import Silence
+from pennyweight.training.run import Run
+from pennyweight.training.schedule import learning_rate
+from pennyweight.training.state import Training
+from pennyweight.training.validation import validation_loss
+
+
+def scheduled(run: Run, step: int) -> bool:
+    """Whether a checkpoint follows this step: every so many, and at the end."""
+    return step == run.steps or (run.checkpoint.every > 0 and step % run.checkpoint.every == 0)
+
+
+@dataclass
+class Loop:
+    """One training on its way: what it is, where it writes, who watches."""
+
+    training: Training
+    corpus: Corpus
+    ledger: Ledger
+    place: Path | None
+    bar: Silence
+    interrupt: Interrupt
+    peak: Peak
+
+    def __call__(self) -> None:
+        """Trains until the last step. The first Ctrl-C saves and raises KeyboardInterrupt; see also `check`."""
+        run, progress = self.training.run, self.training.progress
+        evaluate_every = run.evaluation.every or max(1, run.steps // 10)
+        before, began = progress.seconds, time.perf_counter()
+        if not progress.validation:
+            self.evaluate()
+        while progress.step < run.steps and not self.interrupt.asked:
+            self.step()
+            if progress.step == run.steps or progress.step % evaluate_every == 0:
+                self.evaluate()
+            progress.seconds = before + time.perf_counter() - began
+            progress.peak_memory_bytes = max(progress.peak_memory_bytes, self.peak.bytes())
+            if scheduled(run, progress.step):
+                self.save()
+                self.ledger.write("checkpoint", progress.step)
+        if self.interrupt.asked:
+            self.save()
+            raise KeyboardInterrupt(f"stopped after step {progress.step} of {run.steps}{self.standing()}")
+
+    def step(self) -> None:
+        """One optimizer step, and its line in the ledger."""
+        training, run, progress = self.training, self.training.run, self.training.progress
+        began = time.perf_counter()
+        lr = learning_rate(run.schedule, progress.step, run.steps, run.optimizer.lr)
+        for group in training.optimizer.param_groups:
+            group["lr"] = lr
+        torch.manual_seed(key(run.seed, progress.step, "dropout", "") >> 1)  # >> 1: torch takes 63 bits
+        batches = [training.sampler.next().to(self.peak.device) for _ in range(run.accumulate)]
+        saved = SavedActivations(training.model)
+        gradient = Gradient(
+            model=training.model,
+            objective=run.objective,
+            precision=run.recipe.precision,
+            clip=run.clip,
+            batches=batches,
+            check=partial(self.check, batches),
+            watch=nullcontext if progress.memory else saved,
+        )
+        loss = run.strategy.step(gradient, training.optimizer).item()
+        gradient.clear()
+        seconds = time.perf_counter() - began
+        progress.memory = progress.memory or self.measured(gradient, saved)
+        progress.step += 1
+        progress.tokens += run.tokens_per_step
+        progress.step_seconds += seconds
+        progress.curve.append((progress.step, loss))
+        numbers = {"loss": loss, "learning_rate": lr, "gradient_norm": gradient.norm, "tokens": progress.tokens}
+        rate = run.tokens_per_step / seconds
+        self.ledger.write(
+            "step", progress.step, **numbers, tokens_per_second=round(rate, 1), memory_bytes=resident_bytes()
+        )
+        self.bar.step(progress.step, loss, rate)
+
+    def measured(self, gradient: Gradient, saved: SavedActivations) -> Categories:
+        """Bytes of what one step really held, by category."""
+        return {
+            "weights": parameter_bytes(self.training.model),
+            "gradients": gradient.memory_bytes,
+            "states": state_bytes(self.training.optimizer),
+            "saved activations": saved.bytes,
+        }
+
+    def evaluate(self) -> None:
+        """Measures the loss on the fixed validation set, with the recipe's own forward pass."""
+        run, progress = self.training.run, self.training.progress
+        batches = validation_batches(self.corpus.valid, run.data.context, run.batch, run.evaluation.tokens)
+        loss = validation_loss(
+            self.training.model,
+            batches,
+            objective=run.objective,
+            precision=run.recipe.precision,
+            device=self.peak.device,
+        )
+        if not math.isfinite(loss):
+            self.diverged(progress.step, f"the validation loss is {loss}", "the validation set")
+        progress.validation.append((progress.step, loss))
+        self.ledger.write("evaluation", progress.step, loss=loss)
+
+    def save(self) -> None:
+        """Saves a checkpoint, where anything is kept. Errors: Diverged rather than saving weights that are lost."""
+        training, step = self.training, self.training.progress.step
+        for name, parameter in training.model.named_parameters():
+            if not parameter.isfinite().all():
+                self.diverged(step, "the weights are no longer finite", f"the weights {name}")
+        if self.place is not None:
+            self.ledger.sync()
+            save(
+                self.place / CHECKPOINTS,
+                step,
+                training.saved(self.ledger.lines),
+                keep=training.run.checkpoint.keep,
+            )
+
+    def check(self, batches: list[Tensor], loss: Tensor, norm: float) -> None:
+        """Stops a step whose loss or gradient is not finite, before it moves a weight. Errors: Diverged."""
+        if loss.isfinite() and math.isfinite(norm):
+            return
+        run, step = self.training.run, self.training.progress.step + 1
+        what = f"the gradient's norm is {norm}" if loss.isfinite() else f"the loss is {loss.item()}"
+        again = Gradient(self.training.model, run.objective, run.recipe.precision, None, batches, lambda *_: None)
+        places = (first_bad(self.training.model, partial(again.loss, batch)) for batch in batches)
+        where = next((place for place in places if place is not None), "the sum of the micro-batches' gradients")
+        self.diverged(step, what, where)
+
+    def diverged(self, step: int, what: str, where: str) -> None:
+        """Writes down what went bad where, and raises Diverged."""
+        self.ledger.write("divergence", step, what=what, where=where)
+        sentence = f"at step {step} {what}; first not finite: {where}{self.standing()}"
+        raise Diverged(sentence, step=step, where=where)
+
+    def standing(self) -> str:
+        """The end of a sentence: which checkpoint stands."""
+        found = checkpoints(self.place / CHECKPOINTS) if self.place is not None else []
+        return f"; the last checkpoint is {found[0].name} in {self.place}" if found else "; there is no checkpoint yet"

@@ -1,0 +1,61 @@
+"""The machine: what a run was computed on and with, so that its numbers can be judged."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy", "pydantic")
+
+
+def device() -> str:
+    """Where models are trained: the GPU if there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def machine() -> dict[str, Any]:
+    """System, processor, cores, threads, memory and device."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory,
+        "device": torch.cuda.get_device_name() if device() == "cuda" else "cpu",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, Pennyweight and the packages whose versions may change a number."""
+    return {
+        "python": platform.python_version(),
+        "pennyweight": version("pennyweight"),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source this runs from; None where it is no git checkout."""
+    here = Path(__file__).parent
+    for question in (["ls-files", "--error-unmatch", Path(__file__).name], ["rev-parse", "HEAD"]):
+        try:
+            answer = subprocess.run(["git", *question], cwd=here, capture_output=True, text=True, timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if answer.returncode != 0:
+            return None
+    return answer.stdout.strip()
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,136 @@
+"""Models: from a name to a causal language model with fresh weights that only the seed decides."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
+
+from pennyweight.training.run import nearest
+
+# The built-in shapes: config.json files without a vocabulary, which follows the tokenizer. Dropout 0: pre-training sees
+# each token about once.
+_GPT2 = {"model_type": "gpt2", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {**_GPT2, "n_layer": 4, "n_embd": 256, "n_head": 4, "n_positions": 256},
+    "gpt2": {**_GPT2, "n_layer": 12, "n_embd": 768, "n_head": 12, "n_positions": 1024},
+    "llama-small": {
+        "model_type": "llama",
+        "num_hidden_layers": 8,
+        "hidden_size": 512,
+        "intermediate_size": 1376,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+    },
+    "qwen-small": {
+        "model_type": "qwen3",
+        "num_hidden_layers": 8,
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def read_config(spec: str) -> dict[str, Any]:
+    """What config.json says for a shape's name, a config.json file, a folder that holds one, or a hub name.
+
+    Only the JSON is read, so no code of a repository ever runs. A hub name is looked for in the local cache first.
+    Errors: ValueError for an unknown name (nearest right one) or a file that is no config; FileNotFoundError.
+    """
+    if spec in SHAPES:
+        return copy.deepcopy(SHAPES[spec])
+    path = Path(spec)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        path = _from_hub(spec)
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError(f"the model's config is a JSON file, but {path} is not JSON") from None
+    if not isinstance(written, dict) or not isinstance(written.get("model_type"), str):
+        raise ValueError(f"the model's config says its model_type, but {path} does not")
+    return written
+
+
+def _from_hub(spec: str) -> Path:
+    path = Path(spec)
+    if path.suffix == ".json" or spec.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"the model's config {spec} does not exist")
+    is_name = spec.count("/") <= 1 and all(part and part.replace("-", "").isascii() for part in spec.split("/"))
+    for local in [True, False] if "/" in spec else [True]:  # a bare name is more likely a slip than a hub name
+        if not is_name:
+            break
+        try:
+            found = cached_file(spec, "config.json", local_files_only=local)
+        except OSError:
+            continue
+        if found:
+            return Path(found)
+    if "/" in spec:
+        raise FileNotFoundError(f"model {spec!r} is no folder here and no hub model that can be reached")
+    raise ValueError(f"model {spec!r} is not known; {nearest(spec, list(SHAPES))}")
+
+
+def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = None) -> PreTrainedConfig:
+    """The config of a model that can read `vocab_size` tokens and sequences of `context` tokens.
+
+    The vocabulary of a built-in shape follows the tokenizer; any other config's own must hold the tokenizer's.
+    `end`: the tokenizer's end-of-text id, taken where the config's own lies outside of the vocabulary.
+    Errors: ValueError for an unknown type, a context longer than the model's, a vocabulary that is too small.
+    """
+    written = read_config(spec)
+    kind = written.pop("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"model {spec!r} is of type {kind!r}; {nearest(kind, sorted(CONFIG_MAPPING.keys()))}")
+    written.pop("auto_map", None)
+    if spec in SHAPES:
+        written["vocab_size"] = vocab_size
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        written.setdefault(name, None if name.startswith("pad") else end)
+    config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(written)
+    own = getattr(config, "vocab_size", None)
+    if own is None:
+        raise ValueError(f"model {spec!r} of type {kind!r} has no vocabulary of its own, so it is no language model")
+    if own < vocab_size:
+        raise ValueError(f"model {spec!r} holds {own} tokens, but the tokenizer has {vocab_size}")
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and context > longest:
+        raise ValueError(f"model {spec!r} reads at most {longest} tokens at once, got data.context={context}")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        token = getattr(config, name, None)
+        if isinstance(token, int) and not 0 <= token < own:
+            setattr(config, name, end if name != "pad_token_id" else None)
+    return config
+
+
+def build_model(
+    spec: str, *, vocab_size: int, context: int, seed: int, end: int | None = None, device: str = "cpu"
+) -> PreTrainedModel:
+    """A causal language model in float32 with fresh weights; nothing but `seed` and the config decides them.
+
+    `device`: where it is built; "meta" gives the shapes without the memory. Errors: see `model_config`.
+    """
+    config = model_config(spec, vocab_size=vocab_size, context=context, end=end)
+    return from_config(config, seed=seed, device=device, name=spec)
+
+
+def from_config(config: PreTrainedConfig, *, seed: int, device: str = "cpu", name: str = "") -> PreTrainedModel:
+    """The model of a config, in float32. Errors: ValueError when its type has no causal language model."""
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        try:
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
+        except ValueError:
+            raise ValueError(f"model {name!r} of type {config.model_type!r} is no causal language model") from None
+    return model

@@ -1,0 +1,196 @@
+"""Run: everything that decides a training, as one frozen value that prints, compares and saves."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import field
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
+
+from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, model_validator
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from pennyweight.parallel import Synchronous
+from pennyweight.recipes import Recipe, recipe
+from pennyweight.training.objectives import NextToken
+
+T = TypeVar("T")
+Part = dict[str, Any]  # JSON: what a run looks like in a file
+
+STRATEGIES: dict[str, type[Synchronous]] = {"synchronous": Synchronous}
+OBJECTIVES: dict[str, type[NextToken]] = {"next-token": NextToken}
+
+
+def nearest(wrong: str, known: list[str]) -> str:
+    """The end of an error sentence: the nearest right name, or all of them when none is near."""
+    near = get_close_matches(wrong, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+
+
+def sentence(owner: type, error: ValidationError) -> str:
+    """What was wrong with the values given to `owner`, in one sentence."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    kind = first["type"]
+    if kind in {"unexpected_keyword_argument", "unexpected_positional_argument"}:
+        inner = _owner(owner, path[:-1])
+        known = [f.name for f in dataclasses.fields(inner)]
+        return f"{inner.__name__} has no field {path[-1]!r}; {nearest(path[-1], known)}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if kind == "value_error":
+        return message
+    where = ".".join([owner.__name__, *path])
+    return f"{where}: {message[:1].lower()}{message[1:]}, got {first['input']!r}"
+
+
+def _owner(owner: type, path: list[str]) -> type:
+    """The class of the part of `owner` that stands at `path`."""
+    for name in path:
+        found = next((f.type for f in dataclasses.fields(owner) if f.name == name), None)
+        if not isinstance(found, type) or not dataclasses.is_dataclass(found):
+            break
+        owner = found
+    return owner
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field, Field))
+def value(cls: type[T]) -> type[T]:
+    """A frozen, checked dataclass whose errors are one sentence (ValueError) with the nearest right name."""
+    made: Any = pydantic_dataclass(cls, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+    check: Callable[..., None] = made.__init__
+
+    @functools.wraps(check)
+    def init(self: object, *args: object, **kwargs: object) -> None:
+        try:
+            check(self, *args, **kwargs)
+        except ValidationError as error:
+            raise ValueError(sentence(made, error)) from None
+
+    made.__init__ = init
+    return made
+
+
+def _chosen(kind: str, table: dict[str, type]) -> Callable[[object], object]:
+    def choose(given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        if given not in table:
+            raise ValueError(f"Run has no {kind} {given!r}; {nearest(given, list(table))}")
+        return table[given]()
+
+    return choose
+
+
+def _as_recipe(given: object) -> object:
+    if isinstance(given, dict):
+        return Recipe.from_dict(given)
+    return recipe(given) if isinstance(given, str) else given
+
+
+@value
+class Data:
+    """What the model reads."""
+
+    source: str = "stdlib"  # "stdlib", a file, a folder, or "hf:name[/config][:split][#column]"
+    tokenizer: str = "bpe-4096"
+    context: Annotated[int, Field(ge=1)] = 256  # tokens a sequence
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05  # share of the documents that is only measured on
+
+
+@value
+class Optimizer:
+    """AdamW's numbers; what m and v are written in belongs to the recipe."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-3  # at the top of the schedule
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1  # of tensors with two or more dimensions only
+
+
+@value
+class Schedule:
+    """How the learning rate moves: up over `warmup`, then by `shape` down to `final` times the top."""
+
+    shape: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0)] = 0.1  # below 1: a share of the steps; else a number of steps
+    final: Annotated[float, Field(ge=0, le=1)] = 0.1
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.2  # wsd: the share of the steps that goes down
+
+
+@value
+class Evaluation:
+    """When the fixed validation set is measured."""
+
+    every: Annotated[int, Field(ge=0)] = 0  # steps; 0: ten times a run
+    tokens: Annotated[int, Field(ge=1)] = 65536  # of the validation part, from its beginning
+
+
+@value
+class Checkpoint:
+    """When the state of the run is saved."""
+
+    every: Annotated[int, Field(ge=0)] = 0  # steps; 0: at the end and on Ctrl-C only
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+@value
+class Run:
+    """Everything that decides a training. `Run()` is the humble baseline: bf16, a tiny GPT-2, the standard library.
+
+    `batch` counts sequences in a micro-batch, so one step reads batch * accumulate * data.context tokens.
+    Errors: ValueError in one sentence, with the nearest right name.
+    """
+
+    model: Annotated[str, Field(min_length=1)] = "tiny"
+    data: Data = Data()
+    recipe: Annotated[InstanceOf[Recipe], BeforeValidator(_as_recipe)] = field(default_factory=lambda: recipe("bf16"))
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    strategy: Annotated[InstanceOf[Synchronous], BeforeValidator(_chosen("strategy", STRATEGIES))] = Synchronous()
+    objective: Annotated[InstanceOf[NextToken], BeforeValidator(_chosen("objective", OBJECTIVES))] = NextToken()
+    steps: Annotated[int, Field(ge=1)] = 400
+    batch: Annotated[int, Field(ge=1)] = 16
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest norm of the whole gradient; None: as it comes
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        warmup = self.schedule.warmup
+        if warmup >= 1 and (warmup != int(warmup) or warmup > self.steps):
+            raise ValueError(
+                f"Schedule.warmup is a share below 1 or a whole number of at most steps={self.steps}, got {warmup:g}"
+            )
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step learns from."""
+        return self.batch * self.accumulate * self.data.context
+
+    def to_dict(self) -> Part:
+        """The run as plain JSON; `Run.from_dict` undoes it."""
+        written: Part = {}
+        for name in (f.name for f in dataclasses.fields(self)):
+            part = getattr(self, name)
+            if isinstance(part, Recipe):
+                written[name] = part.to_dict()
+            elif name in CHOICES:
+                written[name] = next(text for text, made in CHOICES[name].items() if type(part) is made)
+            elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+                written[name] = {
+                    key: list(one) if isinstance(one, tuple) else one for key, one in dataclasses.asdict(part).items()
+                }
+            else:
+                written[name] = part
+        return written
+
+    @classmethod
+    def from_dict(cls, written: Part) -> "Run":
+        """The run that `to_dict` wrote; an unknown field is a ValueError with the nearest right name."""
+        return cls(**written)
+
+
+CHOICES: dict[str, dict[str, type]] = {"strategy": dict(STRATEGIES), "objective": dict(OBJECTIVES)}

@@ -1,0 +1,111 @@
+"""Settings of a run as text: `a.b=value` in, and what differs between two runs out."""
+
+import dataclasses
+import json
+from typing import Any
+
+from pennyweight.training.run import Part, Run, nearest
+
+
+def flat(written: Part, prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as dotted paths: {"optimizer": {"lr": 1}} -> {"optimizer.lr": 1}."""
+    paths: dict[str, Any] = {}
+    for name, one in written.items():
+        if isinstance(one, dict) and one:
+            paths |= flat(one, f"{prefix}{name}.")
+        else:
+            paths[f"{prefix}{name}"] = one
+    return paths
+
+
+def differences(a: Run, b: Run) -> list[str]:
+    """What differs between two runs, one text for each setting; no text: the same run."""
+    left, right = a.to_dict(), b.to_dict()
+    told: list[str] = []
+    if a.recipe.name != b.recipe.name:
+        told.append(f"recipe: {a.recipe.name} is not {b.recipe.name}")
+        left.pop("recipe"), right.pop("recipe")
+    left, right = flat(left), flat(right)
+    absent = object()
+    for path in dict.fromkeys([*left, *right]):
+        one, other = left.get(path, absent), right.get(path, absent)
+        if one != other:
+            shown = ["nothing" if side is absent else json.dumps(side) for side in (one, other)]
+            told.append(f"{path}: {shown[0]} is not {shown[1]}")
+    return told
+
+
+def typed(text: str) -> Any:
+    """The value that a text stands for: number, true, false, null or none, a list, else the text itself."""
+    if text.lower() in {"none", "null"}:
+        return None
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return [typed(part) for part in text.split(",")] if "," in text else text
+
+
+def with_settings(run: Run, settings: list[str]) -> Run:
+    """The run with each `path=value` of `settings` in place; dots lead into its parts and into the recipe.
+
+    Errors: ValueError for a text without "=", an unknown path (nearest right name) and a value that does not fit.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path.strip():
+            raise ValueError(f"a setting is written path=value, got {setting!r}")
+        names = path.strip().split(".")
+        run = _with_recipe(run, names[1:], text) if names[0] == "recipe" and len(names) > 1 else _with(run, names, text)
+    return run
+
+
+def _with(run: Run, names: list[str], text: str) -> Run:
+    written = run.to_dict()
+    place = written
+    for depth, name in enumerate(names):
+        owner = ".".join(["Run", *names[:depth]])
+        if not isinstance(place, dict):
+            raise ValueError(f"{owner} is one value and has no field {name!r}")
+        if name not in place:
+            raise ValueError(f"{owner} has no field {name!r}; {nearest(name, list(place))}")
+        if depth + 1 < len(names):
+            place = place[name]
+    old = place[names[-1]]
+    if isinstance(old, dict) and names != ["recipe"]:
+        raise ValueError(
+            f"Run.{'.'.join(names)} is a group of settings; set one of {', '.join('.'.join([*names, n]) for n in old)}"
+        )
+    place[names[-1]] = text if isinstance(old, str) or names == ["recipe"] else typed(text)
+    return Run.from_dict(written)
+
+
+def _with_recipe(run: Run, names: list[str], text: str) -> Run:
+    """The run with one value inside its recipe changed; the recipe's name says so, since it is another recipe now."""
+    written = run.recipe.to_dict()
+    place: Any = written
+    for depth, name in enumerate(names):
+        owner = ".".join(["Recipe", *names[:depth]])
+        if not isinstance(place, dict):
+            raise ValueError(f"{owner} is one value and has no field {name!r}")
+        if name not in place:
+            raise ValueError(f"{owner} has no field {name!r}; {nearest(name, list(place))}")
+        if depth + 1 < len(names):
+            place = place[name]
+    old = place[names[-1]]
+    if isinstance(old, dict):
+        raise ValueError(f"Recipe.{'.'.join(names)} is a group of settings; set one of {', '.join(old)} in it")
+    new = text if isinstance(old, str) else typed(text)
+    if new == old:
+        return run
+    place[names[-1]] = new
+    if names != ["name"] and isinstance(written.get("name"), str):
+        written["name"] = f"{written['name']}+{'.'.join(names)}={text}"
+    return dataclasses.replace(run, recipe=run.recipe.from_dict(written))

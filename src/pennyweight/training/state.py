@@ -1,0 +1,115 @@
+"""The state of a training: all that a checkpoint must hold for the rest to come out bit for bit the same."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pennyweight.data import Corpus, Sampler
+from pennyweight.nn import Conversion, quantize
+from pennyweight.optim import AdamW
+from pennyweight.training.checkpoint import Saved
+from pennyweight.training.models import build_model
+from pennyweight.training.prediction import state_groups
+from pennyweight.training.run import Run
+
+
+@dataclass
+class Progress:
+    """The plain numbers of a training."""
+
+    step: int = 0  # optimizer steps taken
+    tokens: int = 0  # learned from
+    seconds: float = 0.0  # all of the training
+    step_seconds: float = 0.0  # the steps alone
+    peak_memory_bytes: int = 0
+    memory: dict[str, int] = field(default_factory=dict)  # measured, by category
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass
+class Training:
+    """Model, optimizer, sampler, noise counter and progress of a run."""
+
+    run: Run
+    model: PreTrainedModel
+    conversion: Conversion
+    optimizer: AdamW
+    sampler: Sampler
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def begin(cls, run: Run, corpus: Corpus, device: str) -> "Training":
+        """The training before its first step. Errors: ValueError for a model or data that does not fit the run."""
+        end = corpus.tokenizer.eos_token_id
+        model = build_model(
+            run.model, vocab_size=corpus.vocab_size, context=run.data.context, seed=run.seed, end=end
+        ).to(device)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
+        conversion = quantize(model, run.recipe, seed=run.seed)
+        sampler = Sampler(corpus.train, context=run.data.context, batch=run.batch, seed=run.seed)
+        return cls(run, model, conversion, build_optimizer(run, model, conversion), sampler)
+
+    def saved(self, ledger_lines: int) -> Saved:
+        """What a checkpoint holds of it; tensors are not copied."""
+        optimizer = self.optimizer.state_dict()
+        for group in optimizer["param_groups"]:
+            group.pop("counters", None)  # the noise counter is saved once, below
+        state = {
+            "progress": dataclasses.asdict(self.progress),
+            "noise": self.conversion.counter.state(),
+            "sampler": self.sampler.position,
+            "ledger_lines": ledger_lines,
+        }
+        return Saved(unique_tensors(self.model), optimizer, state)
+
+    def restore(self, saved: Saved) -> int:
+        """Puts everything back as it was and returns how many lines the ledger had. Errors: ValueError."""
+        own = unique_tensors(self.model)
+        if own.keys() != saved.model.keys():
+            names = ", ".join(sorted(own.keys() ^ saved.model.keys())[:3])
+            raise ValueError(f"the checkpoint is of another model: the tensors {names} are in only one of the two")
+        for name, tensor in own.items():
+            tensor.copy_(saved.model[name])
+        self.optimizer.load_state_dict(saved.optimizer)
+        state: dict[str, Any] = saved.state
+        self.conversion.counter.load(state["noise"])
+        self.sampler.position = state["sampler"]
+        self.progress = Progress(**state["progress"])
+        for name in ("curve", "validation"):
+            setattr(self.progress, name, [(step, loss) for step, loss in state["progress"][name]])
+        return state["ledger_lines"]
+
+
+def unique_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The model's state_dict without copies, a tied tensor only under its first name."""
+    found: dict[tuple[int, int, tuple[int, ...]], str] = {}
+    tensors = model.state_dict()
+    for name, tensor in tensors.items():
+        found.setdefault((tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape)), name)
+    return {name: tensors[name] for name in found.values()}
+
+
+def build_optimizer(run: Run, model: torch.nn.Module, conversion: Conversion) -> AdamW:
+    """AdamW with the recipe's m and v; weight decay on tensors of two or more dimensions only, as nanoGPT does."""
+    numbers = run.optimizer
+    groups: list[dict[str, Any]] = []
+    for part, m, v in state_groups(model, run.recipe, conversion):
+        for decay, chosen in (
+            (numbers.weight_decay, [(n, p) for n, p in part.items() if p.dim() >= 2]),
+            (0.0, [(n, p) for n, p in part.items() if p.dim() < 2]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "m": m, "v": v})
+    return AdamW(
+        groups,
+        lr=numbers.lr,
+        betas=numbers.betas,
+        eps=numbers.eps,
+        weights=run.recipe.weights,
+        rounding=run.recipe.state_rounding,
+        seed=run.seed,
+    )

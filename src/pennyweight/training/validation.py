@@ -1,0 +1,28 @@
+"""The validation loss: what a model makes of text it has not learned from, in nats a token."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pennyweight.training.gradient import Objective, precise
+
+
+def validation_loss(
+    model: nn.Module, batches: Iterable[Tensor], *, objective: Objective, precision: str, device: str = "cpu"
+) -> float:
+    """The mean loss over all tokens of `batches` ([b, context + 1] each), with the model in evaluation mode.
+
+    The forward pass is the model's own, casts included. Leaves the model in the mode it was in.
+    """
+    training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64)
+    tokens = 0
+    with torch.no_grad(), precise(precision, device):
+        for batch in batches:
+            count = batch.shape[0] * (batch.shape[1] - 1)
+            total += objective(model, batch.to(device)).double().cpu() * count
+            tokens += count
+    model.train(training)
+    return (total / tokens).item()
