@@ -1,13 +1,14 @@
 """The corpus: documents as token shards of a train and a validation part, made once and then found in the cache."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,13 +114,13 @@ def prepare(
         logger.warning("the prepared corpus in %s is made anew: %s", folder, fault)
     home.mkdir(parents=True, exist_ok=True)
     _sweep(home)
-    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=home))
+    unfinished = home / f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}"
+    unfinished.mkdir()
     try:
         _build(unfinished, read, tokenizer, validation, key, progress)
-        _publish(unfinished, folder, key)
+        return Corpus(folder, _publish(unfinished, folder, key))
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return Corpus(folder, _manifest(folder))
 
 
 def _key(read: Source, tokenizer: str, validation: float) -> str:
@@ -137,7 +138,10 @@ def _build(
     documents = read.documents()
     texts = [text for _, text in documents]
     progress(f"splitting {len(texts)} documents")
-    parts = split(texts, validation)
+    try:
+        parts = split(texts, validation)
+    except ValueError as error:
+        raise ValueError(f"data {read.spec!r} cannot be used: {error}") from None
     train = [texts[index] for index in parts.train]
     valid = [texts[index] for index in parts.valid]
     progress(f"making the tokenizer {tokenizer}")
@@ -214,20 +218,21 @@ def _fault(folder: Path, key: str) -> str | None:
         return f"it cannot be read ({type(error).__name__})"
 
 
-def _publish(unfinished: Path, folder: Path, key: str) -> None:
-    """Renames the finished folder into place; where another process was faster, its corpus stays."""
-    for _ in range(8):  # each turn is lost only to another process that publishes in the same moment
+def _publish(unfinished: Path, folder: Path, key: str) -> dict[str, Any]:
+    """Renames the finished folder into place and returns its manifest; a whole corpus of a faster process stays."""
+    manifest = _manifest(unfinished)
+    for _ in range(8):  # a turn is lost only to another process that publishes in the same moment
         try:
             os.rename(unfinished, folder)
         except OSError:
             if _fault(folder, key) is None:
-                return
+                return _manifest(folder)
             aside = unfinished.with_name(unfinished.name + "-damaged")
-            if folder.exists():
+            with contextlib.suppress(FileNotFoundError):  # another process has just put it aside
                 os.rename(folder, aside)
             shutil.rmtree(aside, ignore_errors=True)
         else:
-            return
+            return manifest
     raise OSError(f"the prepared corpus cannot be put at {folder}")
 
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import re
+from codecs import getincrementaldecoder
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 HEADING = re.compile(r"^ ?= [^=\n]*[^=\s] = ?$", re.MULTILINE)  # " = Title = " opens an article in WikiText
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
@@ -15,14 +18,15 @@ SHORTEST_PIECE, LONGEST_PIECE = 512, 65_536  # characters
 
 @dataclass(frozen=True)
 class Documents:
-    """Texts with names, in a fixed order, and the things that were found but left out, each with its reason.
-
-    `hash` is the SHA-256 of what was read (names and bytes), the same on every machine.
-    """
+    """Texts with names, in a fixed order, and what was found but left out, each with its reason."""
 
     parts: tuple[tuple[str, str], ...]
-    hash: str
     left_out: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the texts in their order, without the names: the same wherever they lie."""
+        return content_hash(("", text.encode()) for _, text in self.parts)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -31,14 +35,16 @@ class Documents:
         return iter(self.parts)
 
 
-def decode(content: bytes) -> str:
-    """The text of a file; ValueError says in half a sentence why the bytes are none."""
+def decode(content: bytes, *, whole: bool = True) -> str:
+    """The text of a file, or of its beginning; ValueError says in half a sentence why the bytes are none."""
     try:
-        text = content.decode("utf-8")
+        text = getincrementaldecoder("utf-8")().decode(content, whole)
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 text (byte {error.start} is 0x{content[error.start]:02x})") from None
+        raise ValueError(
+            f"it is binary or in another encoding than UTF-8 (byte {error.start} is 0x{content[error.start]:02x})"
+        ) from None
     if "\0" in text:
-        raise ValueError(f"it is binary, not text (byte {content.index(0)} is 0x00)")
+        raise ValueError(f"it is binary, no text (byte {content.index(0)} is 0x00)")
     return text.removeprefix("\ufeff")  # the byte order mark of some editors is no text
 
 
@@ -80,15 +86,20 @@ def cut_long(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def without_blank(parts: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(documents with something in them, the blank ones as left out)."""
+    """(documents with something in them, the blank ones as left out: files one by one, rows counted for each file)."""
     kept: list[tuple[str, str]] = []
-    left_out: list[tuple[str, str]] = []
+    files: list[str] = []
+    rows: Counter[str] = Counter()
     for name, text in parts:
+        file, is_row, _ = name.rpartition("#")
         if text.strip():
             kept.append((name, text))
+        elif is_row:
+            rows[file] += 1
         else:
-            left_out.append((name, "it is blank"))
-    return kept, left_out
+            files.append(name)
+    counted = [(file, f"{count} of its rows are blank") for file, count in rows.items()]
+    return kept, [(name, "it is blank") for name in files] + counted
 
 
 def content_hash(pieces: Iterable[tuple[str, bytes]]) -> str:

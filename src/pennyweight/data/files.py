@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pennyweight.data.documents import cut_long, decode
 
+GLANCE = 1 << 20  # bytes read of a file before the rest: a large binary file is not read to its end to be left out
 VERSION_CONTROL = {".git", ".hg", ".svn"}
 ROWS = {".jsonl", ".ndjson", ".parquet"}  # suffixes read as one document a row; every other file is one text
 
@@ -48,14 +49,20 @@ def _link_reason(path: Path, root: Path) -> str:
 
 
 def read_all(found: list[tuple[str, Path]]) -> tuple[list[tuple[str, bytes]], list[tuple[str, str]]]:
-    """(name, bytes) of the files, and those that cannot be opened as left out."""
+    """(name, bytes) of the files; those that cannot be opened, or begin like no text, are left out."""
     contents: list[tuple[str, bytes]] = []
     left_out: list[tuple[str, str]] = []
     for name, path in found:
         try:
-            contents.append((name, path.read_bytes()))
+            with path.open("rb") as file:
+                begin = file.read(GLANCE)
+                if not _has_rows(name):
+                    decode(begin, whole=len(begin) < GLANCE)
+                contents.append((name, begin + file.read()))
         except OSError as error:
             left_out.append((name, f"it cannot be read ({error.strerror})"))
+        except ValueError as error:
+            left_out.append((name, str(error)))
     return contents, left_out
 
 
@@ -108,6 +115,8 @@ def _json_texts(content: bytes, column: str | None) -> Iterator[str]:
             column = text_column(list(row), [key for key, value in row.items() if isinstance(value, str)])
         if not isinstance(row.get(column), str):
             raise ValueError(f"its line {number} holds no string {column!r}; its fields are {', '.join(row) or 'none'}")
+        if any("\ud800" <= letter <= "\udfff" for letter in row[column]):
+            raise ValueError(f"its line {number} holds half of a surrogate pair, which is not text")
         yield row[column]
 
 

@@ -47,7 +47,7 @@ class Source:
         if not parts:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
             raise ValueError(f"data {self.spec!r} holds no text to train on ({reasons or 'nothing is there'})")
-        return Documents(tuple(parts), self.hash, left_out)
+        return Documents(tuple(parts), left_out)
 
     def _parts(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         match self.kind:
@@ -81,6 +81,8 @@ def source(spec: str) -> Source:
         return _stdlib()
     if spec.startswith("hf:"):
         return _dataset(spec)
+    if not spec:
+        raise ValueError("data names nothing; it is 'stdlib', a file, a folder or 'hf:NAME'")
     path = Path(spec).expanduser()
     if path.is_dir():
         found, left_out = walk(path.resolve())

@@ -1,18 +1,23 @@
 """The split: which documents are kept for validation, so that nothing of them stands in the training part."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+INDENTED = re.compile(r"^[^\S\n]+\S", re.MULTILINE)
 SLACK = 0.1  # the validation part may miss its share by a tenth of it, either way
 
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the documents of both parts, and the clusters that had to stay together, largest (in bytes) first."""
+    """Indices of the documents of both parts, and the clusters that had to stay together, largest (in bytes) first.
+
+    The validation part is in the order of content hashes, so that its beginning is a fair sample of all of it.
+    """
 
     train: tuple[int, ...]
     valid: tuple[int, ...]
@@ -37,11 +42,11 @@ def split(texts: Sequence[str], validation: float) -> Split:
         raise ValueError(f"the data is too short to hold a validation part back: {why} ({sum(sizes)} bytes)")
     digests = [hashlib.sha256(text.encode()).digest() for text in texts]
     clusters.sort(key=lambda entry: min(digests[index] for index in entry[1]))
-    valid = {index for cluster in _hold_back(clusters, validation) for index in cluster}
+    held = {index for cluster in _hold_back(clusters, validation) for index in cluster}
     ordered = sorted(clusters, key=lambda entry: -entry[0])
     return Split(
-        train=tuple(index for index in range(len(texts)) if index not in valid),
-        valid=tuple(sorted(valid)),
+        train=tuple(index for index in range(len(texts)) if index not in held),
+        valid=tuple(sorted(held, key=lambda index: digests[index])),
         clusters=tuple(cluster for _, cluster in ordered),
     )
 
@@ -68,8 +73,9 @@ def related(texts: Sequence[str]) -> list[tuple[int, ...]]:
     Lines are compared twice, as they stand and without their indentation: either way more than half is too much.
     """
     parents = np.arange(len(texts))
-    for reading in (str.rstrip, str.strip):
-        _join(_line_sets(texts, reading), parents)
+    _join(_line_sets(texts, str.rstrip), parents)
+    if any(INDENTED.search(text) for text in texts):
+        _join(_line_sets(texts, str.strip), parents)
     members: dict[int, list[int]] = {}
     for index, root in enumerate(_roots(parents, np.arange(len(texts)))):
         members.setdefault(int(root), []).append(index)
@@ -91,44 +97,66 @@ def _join(sets: list[NDArray[np.int64]], parents: NDArray[np.int64]) -> None:
 
     A pair shares t = floor(a/2) + 1 of the a lines of its smaller set only if one of any a - t + 1 = ceil(a/2) lines
     of it stands in the other. So only documents that hold one of the *rarest* half of a document's lines are compared
-    with it: in most documents these lines stand nowhere else.
+    with it: in most documents these lines stand nowhere else. Short documents come first, because what they join need
+    not be compared again.
 
     Source: prefix filtering, Chaudhuri, Ganti and Kaushik 2006, "A primitive operator for similarity joins".
     """
-    first: dict[bytes, int] = {}
-    distinct: list[int] = []
-    for index, lines in enumerate(sets):
-        twin = first.setdefault(lines.tobytes(), index)
-        if twin != index:
-            _unite(parents, twin, index)
-        elif len(lines):
-            distinct.append(index)
+    distinct = _without_twins(sets, parents)
     if len(distinct) < 2:
         return
-    lengths = np.array([len(sets[index]) for index in range(len(sets))])
-    lines = np.concatenate([sets[index] for index in distinct])
-    owners = np.repeat(np.array(distinct), lengths[distinct])
-    frequency = np.bincount(lines)
-    order = np.argsort(lines, kind="stable")
-    holders, ends = (
-        owners[order],
-        np.cumsum(frequency),
-    )  # the holders of line n: holders[ends[n] - frequency[n]:ends[n]]
-    marked = np.zeros(len(frequency), dtype=bool)
-    for index in distinct:
-        own = sets[index]
-        rarest = own[np.argsort(frequency[own], kind="stable")][: (len(own) + 1) // 2]
-        rarest = rarest[frequency[rarest] > 1]
+    index = _Holders(sets, distinct)
+    for document in sorted(distinct, key=lambda document: len(sets[document])):
+        own = sets[document]
+        rarest = own[np.argsort(index.frequency[own], kind="stable")][: (len(own) + 1) // 2]
+        rarest = rarest[index.frequency[rarest] > 1]
         if not len(rarest):
             continue
-        others = np.unique(np.concatenate([holders[ends[line] - frequency[line] : ends[line]] for line in rarest]))
-        others = others[lengths[others] >= len(own)]
-        others = others[_roots(parents, others) != _roots(parents, np.array([index]))]
-        marked[own] = True
-        for other in others:
-            if 2 * np.count_nonzero(marked[sets[other]]) > len(own):
-                _unite(parents, index, int(other))
-        marked[own] = False
+        others, _ = index.shared(rarest)
+        others = others[index.lengths[others] >= len(own)]
+        if np.all(_roots(parents, others) == _roots(parents, np.array([document]))):
+            continue
+        others, counts = index.shared(own)
+        hits = others[(index.lengths[others] >= len(own)) & (2 * counts > len(own))]
+        _unite(parents, np.append(hits, document))
+
+
+def _without_twins(sets: list[NDArray[np.int64]], parents: NDArray[np.int64]) -> list[int]:
+    """One document of each set of equal ones, all of which are united; documents without lines are related to none."""
+    first: dict[bytes, int] = {}
+    distinct: list[int] = []
+    for document, lines in enumerate(sets):
+        if not len(lines):
+            continue
+        twin = first.setdefault(lines.tobytes(), document)
+        if twin == document:
+            distinct.append(document)
+        else:
+            _unite(parents, np.array([twin, document]))
+    return distinct
+
+
+class _Holders:
+    """Which documents hold a line: for line n, holders[ends[n] - frequency[n] : ends[n]]."""
+
+    def __init__(self, sets: list[NDArray[np.int64]], documents: list[int]):
+        self.lengths = np.array([len(lines) for lines in sets])
+        lines = np.concatenate([sets[document] for document in documents])
+        owners = np.repeat(np.array(documents), self.lengths[documents])
+        self.frequency = np.bincount(lines)
+        self.holders = owners[np.argsort(lines, kind="stable")]
+        self.ends = np.cumsum(self.frequency)
+
+    def shared(self, lines: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(documents that hold at least one of the lines, how many of them each holds)."""
+        holders = np.concatenate(
+            [self.holders[self.ends[line] - self.frequency[line] : self.ends[line]] for line in lines]
+        )
+        if 8 * len(holders) < len(self.lengths):  # few: sorting them is faster than counting for every document
+            return np.unique(holders, return_counts=True)
+        counts = np.bincount(holders, minlength=len(self.lengths))
+        documents = np.flatnonzero(counts)
+        return documents, counts[documents]
 
 
 def _roots(parents: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -139,6 +167,6 @@ def _roots(parents: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np
     return roots
 
 
-def _unite(parents: NDArray[np.int64], one: int, other: int) -> None:
-    low, high = sorted(int(root) for root in _roots(parents, np.array([one, other])))
-    parents[high] = low
+def _unite(parents: NDArray[np.int64], documents: NDArray[np.int64]) -> None:
+    roots = _roots(parents, documents)
+    parents[roots] = roots.min()

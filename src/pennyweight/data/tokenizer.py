@@ -22,7 +22,7 @@ END = "<|endoftext|>"  # stands after every document
 SMALLEST = 257  # 256 bytes and END
 LARGEST = 1 << 20
 BPE = re.compile(r"bpe-(\d+)")
-FAMILIAR = ("bpe-4096", "bpe-8192", "bpe-16384", "bpe-32768", "bpe-257")
+FAMILIAR = ("bpe-4096", "bpe-8192", "bpe-16384", "bpe-32768", "bpe-257", "gpt2")
 
 
 def check_name(name: str) -> None:
@@ -30,11 +30,22 @@ def check_name(name: str) -> None:
     match = BPE.fullmatch(name)
     if match and not SMALLEST <= int(match[1]) <= LARGEST:
         raise ValueError(f"tokenizer 'bpe-N' holds {SMALLEST} (plain bytes) to {LARGEST} tokens, got {name!r}")
-    if match or Path(name).is_dir():
+    if match or (name and Path(name).is_dir()):
         return
-    near = difflib.get_close_matches(name.lower().replace("_", "-"), FAMILIAR, n=1)
-    if not name or re.match(r"(?i)bpe|byte", name):
-        raise ValueError(f"tokenizer {name!r} is unknown; did you mean {near[0] if near else FAMILIAR[0]!r}?")
+    if not name or re.fullmatch(r"(?i)b\w?[pe]\w?[\W_]?\d*k?|bytes?", name):  # a slip in bpe-N need not ask the hub
+        raise ValueError(f"tokenizer {name!r} is unknown{_hint(name)}")
+
+
+def _hint(name: str) -> str:
+    """`; did you mean ...?` with the nearest right name, if that is another one."""
+    digits = re.search(r"(\d+)$", name)
+    if re.match(r"(?i)byte", name):
+        near = f"bpe-{SMALLEST}"
+    elif digits and SMALLEST <= int(digits[1]) <= LARGEST and name.lower().startswith("b"):
+        near = f"bpe-{digits[1]}"
+    else:
+        near = next(iter(difflib.get_close_matches(name.lower(), FAMILIAR, n=1)), FAMILIAR[0])
+    return f"; did you mean {near!r}?" if near != name else ""
 
 
 def identity(name: str) -> str:
@@ -85,12 +96,10 @@ def load(name: str | Path) -> "PreTrainedTokenizerFast":
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(name))
     except (OSError, ValueError) as error:
-        near = difflib.get_close_matches(str(name), FAMILIAR, n=1, cutoff=0.4)
-        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise ValueError(
-            f"tokenizer {str(name)!r} is neither bpe-N nor a Hugging Face tokenizer that can be loaded ({reason}); "
-            f"did you mean {near[0] if near else FAMILIAR[0]!r}?"
-        ) from None
+            f"tokenizer {str(name)!r} is neither 'bpe-N' nor a folder or hub name whose tokenizer.json can be read"
+            f"{_hint(str(name))}"
+        ) from error
     if tokenizer.eos_token is None:
         tokenizer.add_special_tokens({"eos_token": END})
     return tokenizer
