@@ -163,7 +163,7 @@ def test_text_is_aligned_and_carries_the_notes():
         "w2a2-control",
         "  tensor             format  granularity                rounding              way       why",
         "  -----------------  ------  -------------------------  --------------------  --------  "
-        "-----------------------------------------------------",
+        + "-" * len("G^T is unwritten, so the product runs in high precision"),
         "linear layers",
         "  X of Y = X W^T     int2    tensor                     nearest               real      "
         "scales are undone at the output",
