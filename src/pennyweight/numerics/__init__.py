@@ -1,7 +1,9 @@
 """How a number is written: formats, rounding, scales, rotations, casts, packing, fidelity."""
 
 from pennyweight.numerics.casts import Cast, Quantized
-from pennyweight.numerics.formats import Codebook, Format, Integer, LogRange, Minifloat, Shifted, format
+from pennyweight.numerics.codebooks import Codebook
+from pennyweight.numerics.companding import LogRange
+from pennyweight.numerics.formats import Format, Integer, Minifloat, Shifted, format
 from pennyweight.numerics.noise import Counter, key, uniform
 from pennyweight.numerics.notation import cast
 from pennyweight.numerics.packing import pack, unpack

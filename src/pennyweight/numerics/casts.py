@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pennyweight.numerics import noise, packing
-from pennyweight.numerics.formats import LARGEST_BITS, Format, Integer, LogRange, Shifted
+from pennyweight.numerics.companding import LogRange
+from pennyweight.numerics.formats import LARGEST_BITS, NATIVE, Format, Integer, Shifted
 from pennyweight.numerics.grids import (
     COMBINE,
     Grid,
@@ -160,7 +161,7 @@ class Cast:
     @property
     def _code_dtype(self) -> torch.dtype:
         if self.native:
-            return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[self.format.name]
+            return NATIVE[self.format.name]
         return torch.int8 if isinstance(self.format, Integer) else torch.uint8
 
     def _strips(self, matrix: Tensor) -> Iterator[Strip]:

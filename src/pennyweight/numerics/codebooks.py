@@ -1,6 +1,93 @@
-"""Codebooks: lists of numbers that are no arithmetic progression and no floating point, built once by rule."""
+"""Codebooks: formats whose values are a list, no arithmetic progression and no floating point; built once by rule."""
 
+import math
+from dataclasses import dataclass
+from functools import cached_property
 from struct import pack, unpack
+
+import torch
+from torch import Tensor
+
+from pennyweight.numerics.rounding import Staircase, look_up, table, thresholds, up_
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A sorted list of at most 256 finite numbers of absolute maximum 1; a code is the index in the list.
+
+    Ties between two neighbours go to the even index. Raises ValueError for any other list.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.values) <= 2**self.bits <= 256:
+            raise ValueError(f"codebook {self.name} of {self.bits} bits cannot hold {len(self.values)} values")
+        if not all(math.isfinite(value) for value in self.values) or max(map(abs, self.values)) != 1.0:
+            raise ValueError(f"codebook {self.name} wants finite values of absolute maximum 1")
+        if any(a >= b for a, b in zip(self.values, self.values[1:], strict=False)):
+            raise ValueError(f"codebook {self.name} wants values in strictly rising order")
+
+    @property
+    def max(self) -> float:
+        return 1.0
+
+    @property
+    def signed(self) -> bool:
+        return self.values[0] < 0
+
+    @property
+    def has_zero(self) -> bool:
+        return 0.0 in self.values
+
+    @cached_property
+    def _nearest(self) -> Staircase:
+        return Staircase(thresholds(self.values, single=True), at=False)
+
+    @cached_property
+    def _lower(self) -> Staircase:
+        return Staircase(self.values[1:], at=True)
+
+    @cached_property
+    def _exact(self) -> tuple[float, ...]:
+        return thresholds(self.values, single=False)
+
+    @cached_property
+    def _inverse_gaps(self) -> tuple[float, ...]:
+        """1 / (distance to the next value); 0 for the last, which never moves up."""
+        return (*(1 / (b - a) for a, b in zip(self.values, self.values[1:], strict=False)), 0.0)
+
+    def index(self, y: Tensor, u: Tensor | None = None) -> Tensor:
+        """The index, as a float, of the nearest value or with noise `u` of one of the two neighbours; NaN has any."""
+        quick = y.dtype == torch.float32 and y.device.type == "cpu" and type(y) is Tensor
+        if u is None:
+            if quick and self._nearest.fits:
+                return self._nearest(y)
+            edges = thresholds(self.values, single=True) if y.dtype == torch.float32 else self._exact
+            return torch.bucketize(y, table(edges, y)).to(y.dtype)
+        y = y.clamp(min=self.values[0])
+        if quick and self._lower.fits:
+            lower = self._lower(y)
+        else:
+            lower = torch.bucketize(y, table(self.values[1:], y), right=True).to(y.dtype)
+        code = lower.to(torch.int32)
+        p = y.sub_(look_up(table(self.values, y), code)).mul_(look_up(table(self._inverse_gaps, y), code))
+        return up_(p, u).add_(lower)
+
+    def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
+        """`y` as a share of the scale -> nearest value (ties to even) or, with uniform `u`, stochastic; saturates."""
+        rounded = look_up(table(self.values, y), self.index(y, u).to(torch.int32))
+        return torch.where(y.isnan(), y, rounded)
+
+    def encode(self, v: Tensor) -> Tensor:
+        """Values on the grid -> uint8 codes."""
+        return torch.bucketize(v, table(self.values, v), out_int32=True).to(torch.uint8)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """uint8 codes -> float32 values."""
+        return look_up(table(self.values, codes, torch.float32), codes)
 
 
 def _float32(values: list[float]) -> tuple[float, ...]:
@@ -9,10 +96,10 @@ def _float32(values: list[float]) -> tuple[float, ...]:
 
 # Source: Dettmers et al. 2023, arXiv:2305.14314 (NF4, the table of bitsandbytes): 7 negative and 8 positive values.
 _NF4 = [
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
-    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
-    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
-]  # fmt: skip
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
+    *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+]
 
 
 def _decades(bits: int, *, signed: bool) -> list[float]:
@@ -50,11 +137,11 @@ def power(bits: int, exponent: int) -> tuple[float, ...]:
     return _float32([(k / count) ** exponent for k in range(1, count + 1)])
 
 
-CODEBOOKS: dict[str, tuple[tuple[float, ...], int]] = {
-    "nf4": (_float32(_NF4), 4),
-    **{f"dynamic{bits}": (dynamic(bits, signed=True), bits) for bits in (8, 4)},
-    **{f"udynamic{bits}": (dynamic(bits, signed=False), bits) for bits in (8, 4)},
-    **{f"dynamic_sym{bits}": (dynamic_symmetric(bits), bits) for bits in (8, 4)},
-    **{f"linear_nz{bits}": (power(bits, 1), bits) for bits in (8, 4)},
-    **{f"sqrt_nz{bits}": (power(bits, 2), bits) for bits in (8, 4)},
+CODEBOOKS: dict[str, Codebook] = {
+    "nf4": Codebook("nf4", _float32(_NF4), 4),
+    **{f"dynamic{bits}": Codebook(f"dynamic{bits}", dynamic(bits, signed=True), bits) for bits in (8, 4)},
+    **{f"udynamic{bits}": Codebook(f"udynamic{bits}", dynamic(bits, signed=False), bits) for bits in (8, 4)},
+    **{f"dynamic_sym{bits}": Codebook(f"dynamic_sym{bits}", dynamic_symmetric(bits), bits) for bits in (8, 4)},
+    **{f"linear_nz{bits}": Codebook(f"linear_nz{bits}", power(bits, 1), bits) for bits in (8, 4)},
+    **{f"sqrt_nz{bits}": Codebook(f"sqrt_nz{bits}", power(bits, 2), bits) for bits in (8, 4)},
 }

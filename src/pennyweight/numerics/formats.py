@@ -9,8 +9,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pennyweight.numerics.codebooks import CODEBOOKS
-from pennyweight.numerics.rounding import on_integers_, table, thresholds
+from pennyweight.numerics.codebooks import CODEBOOKS, Codebook
+from pennyweight.numerics.companding import LogRange
+from pennyweight.numerics.rounding import look_up, on_integers_, table
 
 LARGEST_BITS = 8
 
@@ -151,37 +152,60 @@ class Minifloat:
         half = [*self.magnitudes, *rest]
         return (*half, *(-value for value in half))
 
-    def _step(self, y: Tensor) -> Tensor:
-        """The gap between neighbours around y: 2^(exponent - mantissa), constant below the smallest normal."""
+    def _power(self, y: Tensor) -> Tensor:
+        """2^exponent of y, constant below the smallest normal: the gap between neighbours times 2^mantissa."""
         if y.dtype == torch.float64:
             power = y.view(torch.int64).bitwise_and(0x7FF0000000000000).view(torch.float64)
         else:
             power = y.view(torch.int32).bitwise_and(0x7F800000).view(torch.float32)
-        return power.clamp_(min=2.0**self.emin).mul_(2.0**-self.mantissa)
+        return power.clamp_(min=2.0**self.emin)
 
     def round_(self, y: Tensor, u: Tensor | None = None) -> Tensor:
         """In place: the nearest value, or with noise `u` one of the two neighbours."""
-        y.clamp_(-self.max, self.max)
-        step = self._step(y)
-        return on_integers_(y.div_(step), u).mul_(step)
+        if self.bits > LARGEST_BITS:
+            return self._native_(y, u)
+        power = self._power(y.clamp_(-self.max, self.max))
+        if u is not None:
+            step = power.mul_(2.0**-self.mantissa)
+            return on_integers_(y.div_(step), u).mul_(step)
+        # The last bit of this sum weighs one step, so that adding rounds to nearest, ties to even, as the processor does.
+        shift = power.mul_(1.5 * 2.0 ** ((52 if y.dtype == torch.float64 else 23) - self.mantissa))
+        return y.add_(shift).sub_(shift)
+
+    def _native_(self, y: Tensor, u: Tensor | None) -> Tensor:
+        if u is None:
+            return y.copy_(y.to(NATIVE[self.name]))
+        finite = y.isfinite()
+        step = self._power(y.clamp(-self.max, self.max)).mul_(2.0**-self.mantissa)
+        rounded = on_integers_(y / step, u).mul_(step).clamp_(-self.max, self.max)
+        return y.copy_(torch.where(finite, rounded, y))
 
     def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """`y` in the format's own units -> nearest value (ties to even) or, with uniform `u`, stochastic; saturates."""
+        """`y` in the format's own units -> nearest value (ties to even) or, with uniform `u`, stochastic; saturates.
+
+        bf16, fp16 and fp32 overflow to Inf to nearest, as torch's own casts do.
+        """
         return self.round_(y.clone(), u)
 
+    @cached_property
+    def _code_of(self) -> tuple[int, ...]:
+        """The code of each multiple of the smallest value, from -max to max; multiples between the values have code 0."""
+        least = self.magnitudes[1]
+        ends = round(self.max / least)
+        codes = [0] * (2 * ends + 1)
+        for code, value in enumerate(self.magnitudes):
+            codes[ends + round(value / least)] = code
+            codes[ends - round(value / least)] = code | (1 << (self.bits - 1) if code else 0)
+        return tuple(codes)
+
     def encode(self, v: Tensor) -> Tensor:
-        """Values on the grid -> uint8 codes, sign, exponent, mantissa from the high bit down (bf16, fp16: themselves)."""
+        """Values on the grid -> uint8 codes: sign, exponent, mantissa from the high bit (bf16, fp16: themselves)."""
         if self.bits > LARGEST_BITS:
-            return v.to(_NATIVE[self.name])
-        v = v.to(torch.float32)
-        raw = v.view(torch.int32)
-        normal = raw.bitwise_and(0x7FFFFFFF).bitwise_right_shift_(23 - self.mantissa)
-        normal.sub_((127 - self.bias) << self.mantissa)
-        tiny = v.abs()
-        below = tiny < 2.0**self.emin
-        code = torch.where(below, tiny.mul_(2.0 ** (self.mantissa - self.emin)).to(torch.int32), normal)
-        sign = raw.bitwise_right_shift(31).bitwise_and_(1 << (self.bits - 1))
-        return code.bitwise_or_(sign).to(torch.uint8)
+            return v.to(NATIVE[self.name])
+        if self.bits == LARGEST_BITS:
+            return v.to(_TORCH_FLOAT8[self.name]).view(torch.uint8)
+        multiple = v.mul(1 / self.magnitudes[1]).add_(len(self._code_of) // 2).to(torch.int32).clamp_(min=0)
+        return look_up(table(self._code_of, v, torch.uint8), multiple)
 
     def decode(self, codes: Tensor) -> Tensor:
         """uint8 codes -> float32 values."""
@@ -190,140 +214,8 @@ class Minifloat:
         return look_up(table(self.decoded, codes, torch.float32), codes)
 
 
-_NATIVE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-def look_up(values: Tensor, codes: Tensor) -> Tensor:
-    """values[codes] with codes of any integer type and shape."""
-    return values.index_select(0, codes.reshape(-1).to(torch.int32)).view(codes.shape)
-
-
-@dataclass(frozen=True)
-class Codebook:
-    """A sorted list of at most 256 finite numbers of absolute maximum 1; a code is the index in the list.
-
-    Ties between two neighbours go to the even index. Raises ValueError for any other list.
-    """
-
-    name: str
-    values: tuple[float, ...]
-    bits: int
-
-    def __post_init__(self) -> None:
-        if len(self.values) > 2**self.bits or len(self.values) < 2 or self.bits > LARGEST_BITS:
-            raise ValueError(
-                f"codebook {self.name} of {self.bits} bits holds 2 to {2 ** min(self.bits, 8)} values, got {len(self.values)}"
-            )
-        if not all(math.isfinite(value) for value in self.values) or max(map(abs, self.values)) != 1.0:
-            raise ValueError(f"codebook {self.name} wants finite values of absolute maximum 1")
-        if any(a >= b for a, b in zip(self.values, self.values[1:], strict=False)):
-            raise ValueError(f"codebook {self.name} wants values in strictly rising order")
-
-    @property
-    def max(self) -> float:
-        return 1.0
-
-    @property
-    def signed(self) -> bool:
-        return self.values[0] < 0
-
-    @property
-    def has_zero(self) -> bool:
-        return 0.0 in self.values
-
-    @cached_property
-    def _thresholds(self) -> dict[bool, tuple[float, ...]]:
-        return {single: thresholds(self.values, single=single) for single in (True, False)}
-
-    def index(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """The int32 index of the nearest value, or with noise `u` of one of the two neighbours; NaN gets the last."""
-        if u is None:
-            return torch.bucketize(y, table(self._thresholds[y.dtype == torch.float32], y), out_int32=True)
-        values = table(self.values, y)
-        y = y.clamp(self.values[0], self.values[-1])
-        lower = torch.bucketize(y, values, right=True, out_int32=True).sub_(1).clamp_(0, len(self.values) - 2)
-        below = look_up(values, lower)
-        gap = look_up(values.diff(), lower)
-        return lower.add_((u < (y - below).div_(gap)).to(torch.int32))
-
-    def round_(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """In place: the nearest value, or with noise `u` one of the two neighbours."""
-        rounded = look_up(table(self.values, y), self.index(y, u))
-        return torch.where(y.isnan(), y, rounded)
-
-    def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """`y` in the format's own units -> nearest value (ties to even) or, with uniform `u`, stochastic; saturates."""
-        return self.round_(y, u)
-
-    def encode(self, v: Tensor) -> Tensor:
-        """Values on the grid -> uint8 codes."""
-        return torch.bucketize(v, table(self.values, v), out_int32=True).to(torch.uint8)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """uint8 codes -> float32 values."""
-        return look_up(table(self.values, codes, torch.float32), codes)
-
-
-@dataclass(frozen=True)
-class LogRange:
-    """Zero-free numbers 2^(-span (1 - code/N)), N = 2^bits - 1, spread evenly in log2 over the block's own range.
-
-    For the second moment, which spans decades and must never become 0. The block keeps its largest value (the scale) and
-    `span`, octaves from it down to its smallest positive value, at most `octaves`; below that, values rise to the floor.
-    Nearest means nearest in log2; stochastic rounding is linear in value.
-    """
-
-    name: str
-    bits: int
-    octaves: float
-
-    signed = False
-    has_zero = False
-    max = 1.0
-
-    @property
-    def steps(self) -> int:
-        return 2**self.bits - 1
-
-    @cached_property
-    def values(self) -> tuple[float, ...]:
-        """The values at full span."""
-        return tuple(2.0 ** (-self.octaves * (1 - code / self.steps)) for code in range(self.steps + 1))
-
-    def index(self, y: Tensor, u: Tensor | None = None, span: Tensor | None = None) -> Tensor:
-        """Steps below the top (0 .. N, as floats) for y = x / scale in [0, 1]; `span` broadcasts over y."""
-        span = torch.full((1,), self.octaves, dtype=y.dtype, device=y.device) if span is None else span
-        inverse = torch.where(span > 0, -self.steps / span, 0.0)
-        w = y.clamp(min=2.0**-self.octaves, max=1.0).log2_().mul_(inverse).clamp_(max=self.steps)
-        if u is None:
-            return w.round_()
-        d = span * (math.log(2) / self.steps)  # one step in natural logarithm
-        lower = w.floor()
-        # Representable values must stay, though log2 rounds: probabilities nearer than `snap` to 0 or 1 become 0 or 1.
-        snap = 1e-4 + torch.where(span > 0, 3e-7 / d, 0.0)
-        down = w.sub_(lower).mul_(-d).expm1_().div_(torch.where(span > 0, torch.expm1(-d), -1.0))
-        down = down.mul_(1 + 2 * snap).sub_(snap)
-        return lower.add_((u < down).to(y.dtype)).clamp_(max=self.steps)
-
-    def spread(self, index: Tensor, span: Tensor | None = None) -> Tensor:
-        """What `index` steps below the top stand for, as a share of the scale."""
-        down = -self.octaves / self.steps if span is None else span * (-1 / self.steps)
-        return (index * down).exp2_()
-
-    def round_(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        return self.spread(self.index(y, u))
-
-    def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """`y` as a share of the scale -> nearest value in log2 or, with uniform `u`, stochastic, at full span."""
-        return self.round_(y, u)
-
-    def encode(self, v: Tensor) -> Tensor:
-        """Values on the full-span grid -> uint8 codes."""
-        return self.index(v).neg_().add_(self.steps).to(torch.uint8)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """uint8 codes -> float32 values at full span."""
-        return self.spread(self.steps - codes.to(torch.float32))
+NATIVE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_TORCH_FLOAT8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
 
 Format = Integer | Shifted | Minifloat | Codebook | LogRange
@@ -344,7 +236,7 @@ FORMATS: dict[str, Format] = {
     "ternary": Integer("ternary", 2),
     "mxint8": Integer("mxint8", 8, 1 / 64),
     **_MINIFLOATS,
-    **{name: Codebook(name, values, bits) for name, (values, bits) in CODEBOOKS.items()},
+    **CODEBOOKS,
     "log8": LogRange("log8", 8, 40.0),
     "log4": LogRange("log4", 4, 20.0),
 }

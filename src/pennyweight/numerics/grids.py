@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pennyweight.numerics.formats import Codebook, Format, Integer, LogRange, Minifloat, Shifted, format, look_up
-from pennyweight.numerics.rounding import on_integers_, table
+from pennyweight.numerics.codebooks import Codebook
+from pennyweight.numerics.companding import LogRange
+from pennyweight.numerics.formats import Format, Integer, Minifloat, Shifted, format
+from pennyweight.numerics.rounding import look_up, on_integers_, table
 from pennyweight.numerics.scales import Scale
 
 TINY = 2.0**-126  # smallest normal float32: a scale below it would lose bits, so such a group is written as zero
@@ -45,11 +47,20 @@ def measure(view: Tensor, dims: tuple[int, ...], what: str) -> tuple[Tensor, ...
         case "minmax":
             return view.amin(dims, keepdim=True), view.amax(dims, keepdim=True)
         case "range":
-            positive = torch.where(view > 0, view, math.inf)
-            return view.amax(dims, keepdim=True), positive.amin(dims, keepdim=True)
+            return view.amax(dims, keepdim=True), _least_positive(view, dims)
         case "mean_abs":
             return (view.abs().sum(dims, keepdim=True),)
     return (view.abs().amax(dims, keepdim=True),)
+
+
+def _least_positive(view: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The least magnitude above 0 of each group; NaN where there is none.
+
+    On the bits, where magnitudes sort like integers and 0 - 1, its sign bit off, becomes the largest: no comparison mask.
+    """
+    integer, mask = (torch.int64, 2**63 - 1) if view.dtype == torch.float64 else (torch.int32, 2**31 - 1)
+    raw = view.contiguous().view(integer).sub(1).bitwise_and_(mask).amin(dims, keepdim=True)
+    return raw.add_(1).bitwise_and_(mask).view(view.dtype)
 
 
 COMBINE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], ...]] = {
@@ -92,7 +103,7 @@ def solve(
 def _plain(s: Tensor, *, dead: Tensor) -> Grid:
     # A group of zeros has scale 0: it decodes to zeros whatever its codes are, and where a scale is folded into another
     # operand it does not outshine the others, as a scale of 1 would.
-    s = torch.where(s.isfinite(), s.masked_fill(dead, 0.0), math.nan)
+    s = s.add(s - s).masked_fill_(dead, 0.0)  # Inf becomes NaN
     return Grid(s.masked_fill(dead, math.inf), s, s)
 
 
@@ -206,7 +217,7 @@ def reals(element: Format, grid: Grid, level: Tensor) -> Tensor:
     """Levels -> the numbers they stand for."""
     match element:
         case Codebook():
-            return look_up(table(element.values, grid.scale), level).mul_(grid.scale)
+            return look_up(table(element.values, grid.scale), level.to(torch.int32)).mul_(grid.scale)
         case LogRange():
             return element.spread(level, grid.extra).mul_(grid.scale)
         case Shifted():
@@ -218,19 +229,24 @@ def write_levels(element: Format, scale: Scale, level: Tensor) -> Tensor:
     """Levels -> codes."""
     match element:
         case Codebook():
-            return level.to(torch.uint8)
+            return _uint8(level)
         case LogRange():
-            return (element.steps - level).to(torch.uint8)
+            return _uint8(element.steps - level)
         case Shifted():
             return element.encode(level + published_offset(element, scale))
     return element.encode(level)
+
+
+def _uint8(level: Tensor) -> Tensor:
+    """Floats 0 .. 255 -> uint8; by way of int32, which is vectorised and gives NaN a code instead of undefined behaviour."""
+    return level.to(torch.int32).to(torch.uint8)
 
 
 def read_levels(element: Format, scale: Scale, codes: Tensor, dtype: torch.dtype) -> Tensor:
     """Codes -> levels."""
     match element:
         case Codebook():
-            return codes.to(torch.int32)
+            return codes.to(dtype)
         case LogRange():
             return element.steps - codes.to(dtype)
         case Shifted():

@@ -53,6 +53,18 @@ def _mix32(x: Tensor, buffer: Tensor) -> None:
     _fold(x, 16, buffer)
 
 
+_NUMBERS: dict[torch.device, Tensor] = {}
+
+
+def _numbers(count: int, device: torch.device) -> Tensor:
+    """0 .. count - 1 in int32; those of a chunk are kept between calls."""
+    if count > _CHUNK or device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.arange(count, dtype=torch.int32, device=device)
+    if device not in _NUMBERS:
+        _NUMBERS[device] = torch.arange(_CHUNK, dtype=torch.int32, device=device)
+    return _NUMBERS[device][:count]
+
+
 def words(key: int, start: int, count: int, *, device: torch.device | str | None = None) -> Tensor:
     """The 32-bit words (as int32) of elements start .. start + count - 1."""
     pieces = []
@@ -60,7 +72,7 @@ def words(key: int, start: int, count: int, *, device: torch.device | str | None
     while first < start + count:  # a piece never crosses a multiple of 2^32, where the upper half of the index changes
         last = min(start + count, ((first >> 32) + 1) << 32)
         low = first & 0xFFFFFFFF
-        x = torch.arange(low, low + last - first, device=device).to(torch.int32)  # wraps modulo 2^32
+        x = _numbers(last - first, device) + _signed32(low)  # wraps modulo 2^32
         buffer = torch.empty_like(x)
         x.bitwise_xor_(_signed32(key))
         _mix32(x, buffer)

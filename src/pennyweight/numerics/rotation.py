@@ -33,13 +33,13 @@ class Hadamard:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [..., C] float32 or float64 -> the rotated tensor of the same shape."""
-        whole = x.shape[-1] - x.shape[-1] % self.size
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         H = table(_signs(self.size), x).view(self.size, self.size)
-        # The signs are exact in any dtype, so one scaling at the end is the only rounding besides the sums. Autocast would
-        # silently run the product in bf16.
-        with torch.autocast(x.device.type, enabled=False):
-            blocks = x[..., :whole].reshape(-1, self.size) @ H
-        out[..., :whole] = blocks.mul_(self.size**-0.5).view(*x.shape[:-1], whole)
-        out[..., whole:] = x[..., whole:]
-        return out
+        whole = x.shape[-1] - x.shape[-1] % self.size
+        with torch.autocast(x.device.type, enabled=False):  # it would silently run the product in bf16
+            if whole == x.shape[-1]:
+                return self._blocks(x, H)
+            return torch.cat([self._blocks(x[..., :whole], H), x[..., whole:]], dim=-1)
+
+    def _blocks(self, x: Tensor, H: Tensor) -> Tensor:
+        # The signs are exact in any dtype, so the scaling afterwards is the only rounding besides the sums.
+        return (x.reshape(-1, self.size) @ H).mul_(self.size**-0.5).view(x.shape)
