@@ -1,0 +1,41 @@
+"""Arguments: what was typed, brought into the form that the verbs read, and runs built from it."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pennyweight.training import Run
+
+SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
+
+
+def spread_settings(words: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2` as `--set a=1 --set b=2`: every path=value that follows a setting is a setting too."""
+    spread: list[str] = []
+    inside = False
+    for place, word in enumerate(words):
+        if word == "--":
+            return [*spread, *words[place:]]
+        if inside and spread[-1] != "--set" and SETTING.match(word):
+            spread += ["--set", word]
+            continue
+        value = bool(spread) and spread[-1] == "--set"
+        inside = word == "--set" or word.startswith("--set=") or value
+        spread.append(word)
+    return spread
+
+
+def run_with(
+    base: "Run", *, recipe: str | None = None, model: str | None = None, data: str | None = None,
+    steps: int | None = None, seed: int | None = None, settings: Sequence[str] = (),
+) -> "Run":  # fmt: skip
+    """The run with the everyday flags that were given, then the settings. Errors: ValueError in one sentence."""
+    from pennyweight.training import Run, with_settings
+
+    written = base.to_dict()
+    given = {"recipe": recipe, "model": model, "steps": steps, "seed": seed}
+    written |= {name: value for name, value in given.items() if value is not None}
+    if data is not None:
+        written["data"]["source"] = data
+    return with_settings(Run.from_dict(written), list(settings))

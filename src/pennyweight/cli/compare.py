@@ -1,0 +1,65 @@
+"""`pennyweight compare`: the same model on the same tokens, once for each recipe and seed, and a report."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pennyweight.cli.arguments import run_with
+from pennyweight.cli.failures import FAILED, say
+from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
+from pennyweight.cli.places import comparison_folder
+from pennyweight.cli.terminal import print_json, print_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pennyweight.experiments import Row
+
+
+def compare(
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE]...", help="Names or notation; none: bf16 w8a8 w8a8g8 penny8.", show_default=False
+        ),
+    ] = None,
+    model: Model = None,
+    data: Data = None,
+    steps: Steps = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Seeds 0 ... N-1, all recipes with each.")] = 1,
+    out: Folder = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> None:
+    """Train every recipe on equal tokens and say what each costs. The same command goes on where it stopped."""
+    from pennyweight.experiments import DEFAULT_RECIPES
+    from pennyweight.experiments import compare as compared
+    from pennyweight.training import Run
+
+    for setting in settings or ():
+        if setting.partition("=")[0] in ("recipe", "seed"):
+            raise ValueError(f"compare takes its recipes as arguments and its seeds by --seeds, got --set {setting}")
+    base = run_with(Run(), model=model, data=data, steps=steps, settings=settings or ())
+    folder = out or comparison_folder(base)
+    try:
+        rows = compared(recipes or DEFAULT_RECIPES, base, seeds=seeds, out=folder)
+    except KeyboardInterrupt:
+        say(f"what is done is saved in {folder}; the same command with --out {folder} goes on")
+        raise
+    if json:
+        print_json(rows)
+    else:
+        _print(rows, folder)
+    if not any(row.get("status") == "finished" for row in rows) or any(row.get("status") == "failed" for row in rows):
+        raise typer.Exit(FAILED)
+
+
+def _print(rows: "list[Row]", folder: "Path") -> None:
+    from pennyweight.experiments import comparisons
+
+    for header, lines, sentences in comparisons(rows):
+        print_table(header, lines)
+        for sentence in sentences:
+            print(sentence)
+        print()
+    print(f"report: {folder / 'report.html'}")

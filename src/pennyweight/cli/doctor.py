@@ -1,0 +1,79 @@
+"""`pennyweight doctor`: what this machine is, and which door each operation takes on it, and why."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pennyweight.cli.flags import Json
+from pennyweight.cli.terminal import print_json, print_table
+
+OPTIONAL = {"torchao": "benchmarks against it", "bitsandbytes": "benchmarks against it"}
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def doctor(json: Json = False) -> None:
+    """Say what this machine can do and which way each operation takes."""
+    told = examine()
+    if json:
+        print_json(told)
+        return
+    print_table(("machine", ""), [(key.replace("_", " "), _text(value)) for key, value in told["machine"].items()])
+    print_table(("operation", "door", "why"), [(one["operation"], one["door"], one["why"]) for one in told["doors"]])
+    print_table(
+        ("optional package", "version", "for"),
+        [(one["name"], one["version"] or "absent", one["for"]) for one in told["optional"]],
+    )
+
+
+def examine() -> dict[str, Any]:
+    """Everything that doctor says, for machines."""
+    import torch
+
+    from pennyweight.data import cache_folder
+    from pennyweight.kernels import doctor as doors
+
+    capable = torch.cuda.is_available()
+    machine = {
+        "python": platform.python_version(), "pennyweight": version("pennyweight"), "torch": torch.__version__,
+        "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(), "features": _features(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if capable else [],
+        "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"), "cache": str(cache_folder()),
+    }  # fmt: skip
+    optional = [{"name": name, "version": _version(name), "for": purpose} for name, purpose in OPTIONAL.items()]
+    return {"machine": machine, "doors": [door._asdict() for door in doors()], "optional": optional}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in value.items())
+    return "none" if value is None else str(value)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpuinfo(field: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf8").splitlines() if path.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _features() -> dict[str, bool]:
+    """The instructions that few-bit arithmetic on a CPU lives on; empty where the system does not tell."""
+    flags = set(_cpuinfo("flags").split())
+    return {name: name in flags for name in FEATURES} if flags else {}

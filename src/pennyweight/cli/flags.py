@@ -1,0 +1,24 @@
+"""Flags: the everyday options that more than one verb has, said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL = "A built-in shape (tiny, gpt2, llama-small, qwen-small), a config.json, a folder or a hub name."
+DATA = "A file, a folder, hf:NAME, or stdlib: the source text of Python's own standard library."
+
+Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help=MODEL, show_default="tiny")]
+Data = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help=DATA, show_default="stdlib")]
+Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps.", show_default="400")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE ...",
+        help="Any other setting: optimizer.lr=3e-4 data.context=128",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Folder = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", show_default="runs/...")]

@@ -1,0 +1,47 @@
+"""Places: the folder that a run or a comparison goes to when none is named."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pennyweight.training import Run
+
+HOME = Path("runs")
+
+
+def slug(text: str) -> str:
+    """Text that is safe as part of a path."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.")[:60] or "run"
+
+
+def run_folder(run: "Run") -> Path:
+    """runs/<recipe>-<model>-seed<k>, or the same with -2, -3 ... where another run already lives there."""
+    from pennyweight.training import differences, load_run
+
+    name = f"{slug(str(run.recipe))}-{slug(Path(run.model).name)}-seed{run.seed}"
+    for folder in _candidates(name):
+        if not folder.exists():
+            return folder
+        if (folder / "run.json").is_file() and not differences(load_run(folder), run):
+            return folder
+    raise AssertionError("the candidates never end")
+
+
+def comparison_folder(run: "Run") -> Path:
+    """runs/compare-<model>, or the same with -2, -3 ... where a comparison of another run already lives there."""
+    from pennyweight.experiments import belongs
+
+    name = f"compare-{slug(Path(run.model).name)}"
+    for folder in _candidates(name):
+        if not folder.exists() or belongs(folder, run):
+            return folder
+    raise AssertionError("the candidates never end")
+
+
+def _candidates(name: str):
+    yield HOME / name
+    number = 2
+    while True:
+        yield HOME / f"{name}-{number}"
+        number += 1

@@ -1,0 +1,67 @@
+"""`pennyweight recipes`: the named recipes, or what one of them writes how."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pennyweight.cli.flags import Json
+from pennyweight.cli.terminal import print_json, print_table
+
+if TYPE_CHECKING:
+    from pennyweight.recipes import LinearCasts, Recipe
+
+
+def recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A name or a notation such as w4ca8tg8m8v8.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the recipes in a sentence each, or show the table of one: which tensor of which product is written how."""
+    from pennyweight.recipes import names, recipe
+
+    if name is None:
+        told = [(known, sentence(recipe(known))) for known in names()]
+        if json:
+            print_json([{"name": known, "sentence": said} for known, said in told])
+        else:
+            print_table(("recipe", "what it writes"), told)
+        return
+    one = recipe(name)
+    if json:
+        print_json(described(one))
+        return
+    lines = one.table()
+    print_table(list(lines[0]), [[str(cell) for cell in line.values()] for line in lines], title=str(one))
+    for note in one.notes:
+        print(note)
+
+
+def described(recipe: "Recipe") -> dict[str, Any]:
+    """A recipe for machines."""
+    return {
+        "name": str(recipe), "sentence": sentence(recipe), "recipe": recipe.to_dict(), "table": recipe.table(),
+        "notes": list(recipe.notes),
+    }  # fmt: skip
+
+
+def sentence(recipe: "Recipe") -> str:
+    """What a recipe writes in how few bits, in one sentence."""
+    linear = _linear(recipe.linear) if recipe.linear is not None else []
+    states = [f"{slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"]
+    stored = [f"stored weights in {recipe.weights}"] if recipe.weights is not None else []
+    told = [*linear, *states, *stored]
+    if not told:
+        return f"Nothing is written in few bits: {recipe.precision} products, fp32 weights and states."
+    last = f"; the last {recipe.last:.0%} of the blocks stay in {recipe.precision}" if recipe.last else ""
+    return f"{', '.join(told)}{last}."
+
+
+def _linear(casts: "LinearCasts") -> list[str]:
+    slots = (
+        ("weights", casts.output.right), ("activations", casts.output.left),
+        ("gradients", casts.grad_input.left or casts.grad_weight.left), ("saved inputs", casts.saved),
+    )  # fmt: skip
+    told = [f"{name} in {cast}" for name, cast in slots if cast is not None]
+    return [*told, f"backward on the {casts.backward} operands"] if told else []

@@ -1,0 +1,365 @@
+"""Charts: where every line, dot and bar of the report stands, in percent of its frame; the template only draws.
+
+Positions are shares of the frame, so that one drawing fits every width while its words keep their size.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pennyweight.experiments.results import Row, Standing, Table
+from pennyweight.experiments.statistics import THRESHOLDS
+from pennyweight.experiments.wording import NOTHING, count, number, percent, size
+
+SHADES = 8  # colours of the template's palette; 0 is ink, for the baseline
+LABEL_ROOM = 7.5  # percent of a chart's height that one line of words takes
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: an SVG path in a frame of 1000 x 1000, its band, and its label at height `at` (percent)."""
+
+    name: str
+    shade: int
+    path: str
+    band: str
+    at: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over tokens."""
+
+    title: str
+    note: str
+    lines: tuple[Line, ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
+    zero: float | None = None
+
+
+Points = list[tuple[float, float]]
+
+
+def ticks(low: float, high: float, *, wanted: int = 4) -> list[float]:
+    """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) between low and high."""
+    width = high - low
+    if not width > 0:
+        return [low]
+    rough = width / wanted
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [step * place for place in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def decimals(marks: Sequence[float]) -> int:
+    """How many decimals tell the marks of an axis apart."""
+    if len(marks) < 2:
+        return 2
+    step = marks[1] - marks[0]
+    return next(
+        digits for digits in range(7) if abs(step * 10**digits - round(step * 10**digits)) < 1e-6 or digits == 6
+    )
+
+
+def smooth(points: Points, *, share: float = 0.03) -> Points:
+    """Exponential average over `share` of the points, free of the bias to its beginning; at most 240 points stay."""
+    keep = 1 - 1 / max(1.0, share * len(points))
+    total = weight = 0.0
+    averaged: Points = []
+    for x, y in points:
+        total = keep * total + y
+        weight = keep * weight + 1
+        averaged.append((x, total / weight))
+    every = max(1, math.ceil(len(averaged) / 240))
+    return averaged[::-1][::every][::-1]
+
+
+def curve(row: Row, key: str) -> Points:
+    """The points (step, loss) of a row, without those that are no number."""
+    pairs = row.get(key) or []
+    return [(float(x), float(y)) for x, y in pairs if isinstance(y, int | float) and math.isfinite(y)]
+
+
+def spread_out(heights: Sequence[float], room: float = LABEL_ROOM) -> list[float]:
+    """Label positions nearest to `heights`, in their order, at least `room` apart, all within 0 and 100."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    room = min(room, 100 / max(1, len(heights)))
+    placed = [0.0] * len(heights)
+    lowest = room / 2
+    for index in order:
+        placed[index] = max(lowest, heights[index])
+        lowest = placed[index] + room
+    highest = 100 - room / 2
+    for index in reversed(order):
+        placed[index] = min(placed[index], highest)
+        highest = placed[index] - room
+    return placed
+
+
+def _over_seeds(curves: Sequence[Points]) -> tuple[Points, Points, Points]:
+    """Mean, lowest and highest over seeds at the steps that all have."""
+    by_step = [dict(points) for points in curves if points]
+    if not by_step:
+        return [], [], []
+    shared = sorted(set.intersection(*(set(points) for points in by_step)))
+    columns = [(step, [points[step] for points in by_step]) for step in shared]
+    return (
+        [(step, math.fsum(values) / len(values)) for step, values in columns],
+        [(step, min(values)) for step, values in columns],
+        [(step, max(values)) for step, values in columns],
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of the plane that a chart shows."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def across(self, x: float) -> float:
+        """Percent from the left."""
+        return 100 * (x - self.left) / ((self.right - self.left) or 1.0)
+
+    def down(self, y: float) -> float:
+        """Percent from the top."""
+        return 100 * (self.high - y) / (self.high - self.low)
+
+    def path(self, points: Points) -> list[str]:
+        """Places in a frame of 1000 x 1000; what is far outside is brought to one frame's height from it."""
+        return [f"{10 * self.across(x):.1f} {min(2000.0, max(-1000.0, 10 * self.down(y))):.1f}" for x, y in points]
+
+
+Named = tuple[Standing, int, list[Points]]  # a recipe, its colour, its curve for each seed
+Told = tuple[Standing, int, Points, Points, Points]  # a recipe, its colour, mean, lowest and highest over seeds
+
+
+def _window(told: Sequence[Told], *, clip: bool, zero: bool) -> Window:
+    """What of these curves is worth showing: the steep beginning (`clip`) and runaway recipes leave through the top."""
+    left = min(points[0][0] for _, _, points, _, _ in told)
+    right = max(points[-1][0] for _, _, points, _, _ in told)
+    calm = [one for one in told if one[2][-1][1] <= THRESHOLDS[-1]] if zero else []
+    begin = left + 0.3 * (right - left) if calm else left + 0.08 * (right - left) if clip else left
+    heights = [y for _, _, _, low, high in calm or told for points in (low, high) for x, y in points if x >= begin]
+    low, high = min(heights), max(heights)
+    if zero:
+        low, high = min(low, 0.0), max(high, THRESHOLDS[0])
+    margin = 0.06 * (high - low) or 0.01
+    return Window(left, right, low - margin, high + margin)
+
+
+def _chart(
+    title: str,
+    note: str,
+    named: Sequence[Named],
+    per_step: float,
+    *,
+    clip: bool = False,
+    unit: str = "",
+    zero: bool = False,
+) -> Chart | None:
+    """Mean curves with the band of their seeds; None where there is nothing to draw."""
+    told = [(standing, shade, *_over_seeds(curves)) for standing, shade, curves in named]
+    told = [one for one in told if len(one[2]) > 1]
+    if not told:
+        return None
+    window = _window(told, clip=clip, zero=zero)
+    ends = [min(100.0, max(0.0, window.down(points[-1][1]))) for _, _, points, _, _ in told]
+    lines = tuple(
+        Line(one.recipe, shade, "M" + " L".join(window.path(mean)), _band(window, low, high), at)
+        for (one, shade, mean, low, high), at in zip(told, spread_out(ends), strict=True)
+    )
+    up = ticks(window.low, window.high)
+    across = ticks(window.left * per_step, window.right * per_step)
+    digits = decimals(up)
+    return Chart(
+        title,
+        note,
+        lines,
+        tuple(Tick(window.across(x / per_step), short(x)) for x in across),
+        tuple(Tick(window.down(y), number(y, digits) + unit) for y in up),
+        window.down(0.0) if zero else None,
+    )
+
+
+def _band(window: Window, low: Points, high: Points) -> str:
+    """The area between the lowest and the highest seed; nothing where they are one."""
+    return "M" + " L".join([*window.path(low), *reversed(window.path(high))]) + " Z" if low != high else ""
+
+
+def short(tokens: float) -> str:
+    """A count of tokens on an axis: 500 k, 1.5 M."""
+    for size_of, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if tokens >= size_of:
+            return f"{tokens / size_of:g}{letter}"
+    return f"{tokens:g}"
+
+
+def curves(table: Table) -> list[Chart]:
+    """Validation loss, its difference to the baseline, and training loss: mean over seeds, band from low to high."""
+    per_step = next((row["tokens"] / row["steps"] for row in table.rows if row.get("tokens") and row.get("steps")), 1.0)
+    named = list(zip(table.standings, shades(table), strict=True))
+    valid = [(one, shade, [curve(row, "validation") for row in one.runs]) for one, shade in named]
+    train = [(one, shade, [smooth(curve(row, "curve")) for row in one.runs]) for one, shade in named]
+    base = {int(row.get("seed") or 0): dict(curve(row, "validation")) for row in table.standings[0].runs}
+    gap: list[tuple[Standing, int, list[Points]]] = []
+    for one, shade in named[1:]:
+        gap.append(
+            (one, shade, [_gap(curve(row, "validation"), base.get(int(row.get("seed") or 0), {})) for row in one.runs])
+        )
+    band = " The band spans the seeds." if max((len(one.runs) for one, _ in named), default=0) > 1 else ""
+    drawn = [
+        _chart("Validation loss", f"Nats a token on the fixed validation set.{band}", valid, per_step, clip=True),
+        _chart(
+            f"Validation loss against {table.baseline}", f"Percent of {table.baseline}'s loss at the same step.{band}",
+            gap, per_step, unit=" %", zero=True,
+        ),
+        _chart("Training loss", f"Nats a token, smoothed over 3 % of the run.{band}", train, per_step, clip=True),
+    ]  # fmt: skip
+    return [chart for chart in drawn if chart]
+
+
+def _gap(points: Points, base: dict[float, float]) -> Points:
+    return [(step, 100 * (loss / base[step] - 1)) for step, loss in points if base.get(step)]
+
+
+def shades(table: Table) -> list[int]:
+    """The colour of each recipe: ink for the baseline, then the palette in order, again from 1 when it ends."""
+    return [0 if place == 0 else 1 + (place - 1) % (SHADES - 1) for place in range(len(table.standings))]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One recipe's loss difference: the mean, each seed and the interval, in percent of the frame."""
+
+    name: str
+    shade: int
+    dot: float
+    seeds: tuple[float, ...]
+    bar: tuple[float, float] | None
+    beyond: bool
+    text: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What every recipe costs in loss, on one axis."""
+
+    rows: tuple[Cost, ...]
+    marks: tuple[Tick, ...]
+    zero: float
+
+
+def costs(table: Table) -> Costs | None:
+    """The loss difference of each recipe with its 95 % interval; what is far beyond leaves at the right."""
+    told = [(one, shade, one.cost) for one, shade in zip(table.standings, shades(table), strict=True) if one.cost]
+    if not told:
+        return None
+    near = [cost for _, _, cost in told if cost.mean <= THRESHOLDS[-1]] or [cost for _, _, cost in told]
+    reach = [bound for cost in near for bound in (cost.mean, cost.low, cost.high) if bound is not None]
+    widest = 2 * max(max(abs(cost.mean) for cost in near), THRESHOLDS[0])
+    high = min(max(*reach, THRESHOLDS[0]), widest + THRESHOLDS[0]) * 1.08
+    low = max(min(*reach, 0.0), -widest) * 1.08 - 0.04 * high
+
+    def at(value: float) -> float:
+        return min(100.0, max(0.0, 100 * (value - low) / (high - low)))
+
+    rows = tuple(
+        Cost(
+            one.recipe, shade, at(cost.mean), tuple(at(value) for value in cost.values) if len(cost.values) > 1 else (),
+            (at(cost.low), at(cost.high)) if cost.low is not None and cost.high is not None else None,
+            cost.mean > high, percent(cost.mean) + (f" ± {number(cost.half, 2)}" if cost.half is not None else ""),
+            one.verdict,
+        )
+        for one, shade, cost in told
+    )  # fmt: skip
+    marks = tuple(Tick(at(limit), f"{limit:g} %") for limit in (0.0, *THRESHOLDS) if limit <= high)
+    return Costs(rows, marks, at(0.0))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a bar: its width in percent of the frame."""
+
+    name: str
+    shade: int
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The memory of one recipe by category, predicted and measured."""
+
+    name: str
+    predicted: tuple[Piece, ...]
+    measured: tuple[Piece, ...]
+    totals: tuple[str, str]
+    peak: str
+
+
+def categories(table: Table) -> list[str]:
+    """The memory categories that any run tells, in the order they are told."""
+    return list(dict.fromkeys(name for row in table.rows for name in (row.get("memory") or {})))
+
+
+def memory_of(standing: Standing, category: str, way: str) -> float | None:
+    """Bytes of a category, predicted or measured, mean over the runs."""
+    told = [((row.get("memory") or {}).get(category) or {}).get(way) for row in standing.runs]
+    values = [value for value in told if isinstance(value, int | float)]
+    return math.fsum(values) / len(values) if values else None
+
+
+def stacks(table: Table) -> list[Stack]:
+    """Memory by category for each recipe with a finished run, on one scale."""
+    names = categories(table)
+    held = {
+        one.recipe: {
+            way: [(name, memory_of(one, name, way) or 0.0) for name in names] for way in ("predicted", "measured")
+        }
+        for one in table.standings
+        if one.runs
+    }
+    widest = max((sum(value for _, value in way) for ways in held.values() for way in ways.values()), default=0.0)
+    if not widest:
+        return []
+
+    def pieces(way: list[tuple[str, float]]) -> tuple[Piece, ...]:
+        return tuple(Piece(name, names.index(name), 100 * value / widest, size(value)) for name, value in way if value)
+
+    return [
+        Stack(
+            one.recipe, pieces(held[one.recipe]["predicted"]), pieces(held[one.recipe]["measured"]),
+            (_total(held[one.recipe]["predicted"]), _total(held[one.recipe]["measured"])),
+            size(one.mean("peak_memory_bytes")),
+        )
+        for one in table.standings
+        if one.runs
+    ]  # fmt: skip
+
+
+def _total(way: list[tuple[str, float]]) -> str:
+    total = sum(value for _, value in way)
+    return size(total) if total else NOTHING
+
+
+def speeds(table: Table) -> list[Piece]:
+    """Tokens a second of each recipe, on one scale."""
+    told = [
+        (one, shade, one.mean("tokens_per_second")) for one, shade in zip(table.standings, shades(table), strict=True)
+    ]
+    fastest = max((speed for _, _, speed in told if speed), default=0.0)
+    return [Piece(one.recipe, shade, 100 * speed / fastest, count(speed)) for one, shade, speed in told if speed]

@@ -1,0 +1,160 @@
+"""Evaluate: what a saved causal language model makes of a text, in nats a token and bits a byte."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from pennyweight.data import documents, prepare
+from pennyweight.data.tokenizer import encode, load
+from pennyweight.training import load_run
+from pennyweight.training.objectives import NextToken
+
+LOGITS_BYTES = 128 << 20  # float32 logits of one batch: small beside any model worth measuring
+LONGEST_DEFAULT = 1024  # tokens a sequence, where the model could read more
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a text: every token but the first is predicted once, from those before it in its window."""
+
+    model: str
+    data: str
+    data_hash: str
+    loss: float  # nats a token
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+    bytes: int  # of the text, UTF-8
+    documents: int
+    context: int
+    left_out: list[tuple[str, str]]  # (name, why)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation as plain JSON."""
+        return asdict(self)
+
+
+def model_folder(path: Path) -> Path:
+    """The folder that holds the model: the one given, or `model` in a run folder. Errors: FileNotFoundError."""
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    what = "holds no config.json" if path.is_dir() else "is no folder"
+    raise FileNotFoundError(f"eval wants the folder of a transformers model, but {str(path)!r} {what}")
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """The model in float32. Errors: ValueError for a folder that is no complete causal language model."""
+    try:
+        model, told = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise ValueError(f"the model in {str(folder)!r} cannot be loaded: {reason}") from None
+    if told["missing_keys"] or told.get("mismatched_keys"):
+        lost = sorted(map(str, told["missing_keys"])) or ["some of another shape"]
+        raise ValueError(f"the model in {str(folder)!r} lacks {len(lost)} of its weights ({lost[0]} ...)")
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens to predict, and what they stand for."""
+
+    tokens: NDArray[np.unsignedinteger]
+    bytes: float
+    documents: int
+    name: str
+    hash: str
+    left_out: list[tuple[str, str]]
+
+
+def read_text(folder: Path, data: str) -> Text:
+    """Any text in the tokens of the model in `folder`, an end token after each document."""
+    read = documents(data)
+    texts = [text for _, text in read]
+    tokens = np.concatenate(list(encode(load(folder), texts)))
+    return Text(tokens, sum(len(text.encode()) for text in texts), len(texts), data, read.hash, list(read.left_out))
+
+
+def own_validation(folder: Path) -> Text:
+    """The validation set of the run that the model came from. Errors: ValueError where no run is beside the model."""
+    if not (folder.parent / "run.json").is_file():
+        raise ValueError(f"eval wants --data: {str(folder)!r} does not stand in a run folder that would name its text")
+    run = load_run(folder.parent)
+    corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation)
+    tokens = np.asarray(corpus.valid[: run.evaluation.tokens + 1])
+    name = f"the validation part of {run.data.source}"
+    return Text(
+        tokens, len(tokens) * corpus.bytes_per_token, corpus.manifest["valid"]["documents"], name, corpus.hash, []
+    )
+
+
+def windows(tokens: NDArray[np.unsignedinteger], context: int, batch: int) -> Iterator[Tensor]:
+    """int64 [up to batch, n + 1], n = context in all but the last piece: each token but the first is predicted once."""
+    whole = (len(tokens) - 1) // context
+    for first in range(0, whole, batch):
+        starts = range(first * context, min(first + batch, whole) * context, context)
+        yield torch.from_numpy(np.stack([tokens[start : start + context + 1] for start in starts]).astype(np.int64))
+    rest = tokens[whole * context :]
+    if len(rest) > 1:
+        yield torch.from_numpy(rest.astype(np.int64))[None]
+
+
+def evaluate(
+    folder: Path | str, data: str | None = None, *, context: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:  # fmt: skip
+    """Loss, perplexity and bits a byte of the model in `folder` on `data` (a file, a folder, hf:name, stdlib).
+
+    `data` None: the validation set of the run that the model came from. The documents follow each other, an end token
+    after each, cut into windows of `context` tokens (the model's own length, at most 1,024). Computed in float32.
+    `progress` is called with the tokens done and all of them.
+    Errors: FileNotFoundError, ValueError, one sentence each.
+    """
+    folder = model_folder(Path(folder))
+    text = read_text(folder, data) if data is not None else own_validation(folder)
+    model = load_model(folder)
+    context = _context(context, getattr(model.config, "max_position_embeddings", None))
+    _check(text, model, folder)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    batch = max(1, min(64, LOGITS_BYTES // (4 * vocabulary * context)))
+    nats, done = 0.0, 0
+    with torch.inference_mode():
+        for piece in windows(text.tokens, context, batch):
+            count = piece.numel() - len(piece)
+            nats += NextToken()(model, piece).item() * count
+            done += count
+            if progress:
+                progress(done, len(text.tokens) - 1)
+    return Evaluation(
+        str(folder), text.name, text.hash, nats / done, math.exp(min(nats / done, 700.0)),
+        nats / math.log(2) / text.bytes, done, round(text.bytes), text.documents, context, text.left_out,
+    )  # fmt: skip
+
+
+def _check(text: Text, model: PreTrainedModel, folder: Path) -> None:
+    """Errors: ValueError for a text too short to predict anything in, or tokens that the model does not have."""
+    vocabulary, largest = model.get_input_embeddings().weight.shape[0], int(text.tokens.max())
+    if largest >= vocabulary:
+        raise ValueError(f"the model in {str(folder)!r} holds {vocabulary} tokens, but its tokenizer gives {largest}")
+    if len(text.tokens) < 2:
+        raise ValueError(f"{text.name} is a single token, and nothing stands before it to predict it from")
+
+
+def _context(asked: int | None, longest: int | None) -> int:
+    if asked is None:
+        return min(longest or LONGEST_DEFAULT, LONGEST_DEFAULT)
+    if asked < 1 or (longest is not None and asked > longest):
+        raise ValueError(f"the model reads 1 to {longest or 'any number of'} tokens at once, got context={asked}")
+    return asked

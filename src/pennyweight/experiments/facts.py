@@ -1,0 +1,271 @@
+"""Facts: everything the report says, as plain words and numbers, before it is HTML or Markdown."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pennyweight.experiments import charts, wording
+from pennyweight.experiments.results import Row, Standing, Table, tables
+from pennyweight.recipes import PRODUCTS, Recipe
+from pennyweight.training import Run
+from pennyweight.training.settings import flat
+
+Grid = tuple[tuple[str, ...], list[tuple[str, ...]]]  # a header and its lines
+EVERYDAY = {"model": "--model", "data.source": "--data", "steps": "--steps"}  # flags that stand for a setting
+SHOWN_NAMES = 4  # layer names that stand for a longer list of exceptions
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of comparable runs and all that is drawn from it."""
+
+    table: Table
+    summary: str
+    headlines: tuple[str, ...]
+    costs: charts.Costs | None
+    comparison: Grid
+    charts: tuple[charts.Chart, ...]
+    stacks: tuple[charts.Stack, ...]
+    categories: tuple[str, ...]
+    memory: Grid
+    speeds: tuple[charts.Piece, ...]
+    runs: Grid
+    shades: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Written:
+    """How one recipe writes its tensors: the table, its notes, how much is in few bits, what was left and why."""
+
+    name: str
+    grid: Grid
+    notes: tuple[str, ...]
+    shares: tuple[str, ...]
+    exceptions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The whole report."""
+
+    title: str
+    sections: tuple[Section, ...]
+    recipes: tuple[Written, ...]
+    machine: tuple[tuple[str, str], ...]
+    commands: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def title_of(rows: Sequence[Row], found: Sequence[Table]) -> str:
+    """What the report is called."""
+    names = list(dict.fromkeys(str(row["recipe"]) for row in rows))
+    baseline = found[0].baseline if found else ""
+    others = [name for name in names if name != baseline]
+    if not others:
+        return f"What training in {wording.listing(names)} came to"
+    return f"What {wording.listing(others)} {'cost' if len(others) > 1 else 'costs'} against {baseline}"
+
+
+def facts(rows: Sequence[Row]) -> Facts:
+    """Everything there is to say about some runs."""
+    found = tables(rows)
+    warnings = []
+    if len(found) > 1:
+        warnings.append(
+            f"These runs saw different data or different numbers of tokens, so they stand in {len(found)} tables; "
+            "numbers of different tables are not comparable."
+        )
+    sections = tuple(_section(table) for table in found)
+    return Facts(title_of(rows, found), sections, _written(rows), _machine(rows), _commands(rows), tuple(warnings))
+
+
+def _section(table: Table) -> Section:
+    others = [wording.headline(one, table.baseline) for one in table.standings if not one.is_baseline or not one.runs]
+    return Section(
+        table=table,
+        summary=wording.summary(table),
+        headlines=tuple(others),
+        costs=charts.costs(table),
+        comparison=comparison(table),
+        charts=tuple(charts.curves(table)),
+        stacks=tuple(charts.stacks(table)),
+        categories=tuple(charts.categories(table)),
+        memory=_memory(table),
+        speeds=tuple(charts.speeds(table)),
+        runs=_runs(table),
+        shades=dict(zip((one.recipe for one in table.standings), charts.shades(table), strict=True)),
+    )
+
+
+def comparison(table: Table) -> Grid:
+    """The main table: one line per recipe, differences to the baseline with their spread over seeds.
+
+    A cell may have a second line: what belongs to its number.
+    """
+    header = (
+        "recipe", "seeds", "validation loss", f"cost against {table.baseline}", "difference", "perplexity", "bits/byte",
+        "peak memory", "tokens/s", "verdict",
+    )  # fmt: skip
+    return header, [_line(one) for one in table.standings]
+
+
+def _line(one: Standing) -> tuple[str, ...]:
+    failed = f" of {len(one.runs) + len(one.failed)}" if one.failed else ""
+    saved = one.mean("val_loss_plain")
+    return (
+        one.recipe, f"{len(one.runs)}{failed}",
+        _two(wording.with_deviation(one.loss, 4), f"{wording.number(saved, 4)} as saved" if saved is not None else ""),
+        _two(wording.percent(one.cost.mean if one.cost else None), wording.bracket(one.cost, 2)),
+        _two(wording.signed(one.difference.mean if one.difference else None, 4), wording.bracket(one.difference, 4)),
+        wording.number(one.mean("perplexity"), 2), wording.number(one.mean("bits_per_byte"), 4),
+        _two(wording.size(one.mean("peak_memory_bytes")), wording.percent(one.memory.mean, 0) if one.memory else ""),
+        _two(wording.count(one.mean("tokens_per_second")), wording.percent(one.speed.mean, 0) if one.speed else ""),
+        one.verdict,
+    )  # fmt: skip
+
+
+def _two(number: str, beside: str) -> str:
+    """A cell of two lines, or of one where nothing stands beside the number."""
+    return f"{number}\n{beside}" if beside else number
+
+
+def _runs(table: Table) -> Grid:
+    header = ("recipe", "seed", "status", "val_loss", "val_loss_plain", "initial_loss", "perplexity", "tokens", "steps",
+              "tokens/s", "peak memory", "time")  # fmt: skip
+    return header, [
+        (
+            str(row["recipe"]), str(row.get("seed", 0)), _status(row), wording.number(row.get("val_loss"), 4),
+            wording.number(row.get("val_loss_plain"), 4), wording.number(row.get("initial_loss"), 4),
+            wording.number(row.get("perplexity"), 2), wording.count(row.get("tokens")), wording.count(row.get("steps")),
+            wording.count(row.get("tokens_per_second")), wording.size(row.get("peak_memory_bytes")),
+            wording.duration(row.get("seconds")),
+        )
+        for row in table.rows
+    ]  # fmt: skip
+
+
+def _status(row: Row) -> str:
+    status = str(row.get("status") or "finished")
+    return f"{status}: {row['error']}" if row.get("error") else status
+
+
+def _memory(table: Table) -> Grid:
+    names = charts.categories(table)
+    lines = []
+    for one in table.standings:
+        for name in names:
+            predicted, measured = (charts.memory_of(one, name, way) for way in ("predicted", "measured"))
+            if predicted is not None or measured is not None:
+                gap = 100 * (measured / predicted - 1) if predicted and measured is not None else None
+                lines.append(
+                    (one.recipe, name, wording.size(predicted), wording.size(measured), wording.percent(gap, 1))
+                )
+    return ("recipe", "category", "predicted", "measured", "difference"), lines
+
+
+def _written(rows: Sequence[Row]) -> tuple[Written, ...]:
+    """How each recipe writes its tensors, told once a recipe."""
+    told: dict[str, Written] = {}
+    for row in rows:
+        name = str(row["recipe"])
+        described = (row.get("run") or {}).get("recipe")
+        if name in told or not isinstance(described, dict):
+            continue
+        recipe = Recipe.from_dict(described)
+        told[name] = Written(name, recipe_grid(recipe), tuple(recipe.notes), _shares(row), _exceptions(row))
+    return tuple(told.values())
+
+
+def recipe_grid(recipe: Recipe) -> Grid:
+    """The recipe's table as a header and lines."""
+    lines = recipe.table()
+    header = tuple(lines[0]) if lines else ()
+    return header, [tuple(str(line[column]) for column in header) for line in lines]
+
+
+def _shares(row: Row) -> tuple[str, ...]:
+    """How much of the blocks' linear layers has both operands in few bits, in each product and in the states."""
+    said = []
+    for key, bits in (("four_bit_share", 4), ("eight_bit_share", 8)):
+        share = row.get(key) or {}
+        if any(share.values()):
+            products = [
+                f"{product} {100 * share[product]:.1f} %" for product in (*PRODUCTS, *share) if product in share
+            ]
+            said.append(
+                f"Multiply-adds of the blocks' linear layers with both operands in at most {bits} bits: "
+                f"{', '.join(dict.fromkeys(products))}."
+            )
+    return tuple(said)
+
+
+def _exceptions(row: Row) -> tuple[str, ...]:
+    """The layers that were left as they are, grouped by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in row.get("left") or []:
+        reasons.setdefault(str(why), []).append(str(name))
+    return tuple(
+        f"{why}: {', '.join(names[:SHOWN_NAMES])}"
+        + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
+        for why, names in reasons.items()
+    )
+
+
+def _machine(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    """What ran it: every machine and every version that the runs tell, joined where they differ."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        for part in (row.get("machine") or {}, row.get("versions") or {}):
+            for key, value in part.items():
+                text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+                if text not in told.setdefault(str(key), []):
+                    told[str(key)].append(text)
+    hashes = list(dict.fromkeys(str(row["data_hash"]) for row in rows if row.get("data_hash")))
+    lines = [(key.replace("_", " "), " / ".join(values)) for key, values in told.items()]
+    return (*lines, *(("data", value) for value in hashes))
+
+
+def _commands(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The commands that train these runs again, one for each base run."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if isinstance(row.get("run"), dict):
+            groups.setdefault(" ".join(flags(row["run"])), []).append(row)
+    commands = []
+    for arguments, members in groups.items():
+        recipes = list(dict.fromkeys(str(row["recipe"]) for row in members))
+        seeds = sorted({int(row.get("seed") or 0) for row in members})
+        tail = f" {arguments}" if arguments else ""
+        if seeds == list(range(len(seeds))) and len(members) == len(recipes) * len(seeds) > 1:
+            commands.append(f"pennyweight compare {shlex.join(recipes)} --seeds {len(seeds)}{tail}")
+        else:
+            commands += [
+                f"pennyweight train --recipe {shlex.quote(str(row['recipe']))} --seed {row.get('seed') or 0}{tail}"
+                for row in members
+            ]
+    return tuple(commands)
+
+
+def flags(run: dict[str, Any]) -> list[str]:
+    """The flags that make this run out of `Run()`, recipe and seed left out."""
+    humble = flat(Run().to_dict())
+    told = []
+    for path, value in flat(run).items():
+        if path.split(".")[0] in ("recipe", "seed") or humble.get(path) == value:
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        told += [EVERYDAY[path], shlex.quote(text)] if path in EVERYDAY else ["--set", shlex.quote(f"{path}={text}")]
+    return told
+
+
+def comparisons(rows: Sequence[Row]) -> list[tuple[tuple[str, ...], list[tuple[str, ...]], list[str]]]:
+    """For a terminal: header, lines and sentences of each table."""
+    found = []
+    for table in tables(rows):
+        header, lines = comparison(table)
+        sentences = [
+            wording.headline(one, table.baseline) for one in table.standings if not one.is_baseline or not one.runs
+        ]
+        found.append((header, lines, [wording.summary(table), *sentences]))
+    return found

@@ -1,0 +1,60 @@
+"""Markdown: the report as text that reads well before it is rendered."""
+
+import re
+
+from pennyweight.experiments.facts import Facts, Grid, Section, Written
+
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
+
+
+def plain(text: str) -> str:
+    """The text with nothing in it that Markdown or HTML would take for markup, on one line."""
+    return SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", text)).replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def code(text: str) -> str:
+    """A block of code that its content cannot close."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
+
+
+def grid(table: Grid) -> str:
+    """A table with every cell on its line."""
+    header, lines = table
+    rows = [header, tuple("---" for _ in header), *lines]
+    return "\n".join("| " + " | ".join(cell if cell == "---" else plain(cell) for cell in row) + " |" for row in rows)
+
+
+def bullets(lines: tuple[str, ...]) -> str:
+    """A list, one line each."""
+    return "\n".join(f"- {plain(line)}" for line in lines)
+
+
+def _section(section: Section) -> list[str]:
+    parts = [plain(section.summary), bullets(section.headlines), grid(section.comparison)]
+    if section.memory[1]:
+        parts += ["### Memory by category, predicted and measured", grid(section.memory)]
+    return [*parts, "### Every run", grid(section.runs)]
+
+
+def _recipe(written: Written) -> list[str]:
+    said = (*written.shares, *(f"Left as it is, {line}" for line in written.exceptions), *written.notes)
+    return [f"### {plain(written.name)}", grid(written.grid), bullets(said)]
+
+
+def markdown(facts: Facts) -> str:
+    """The whole report."""
+    parts = [f"# {plain(facts.title)}", bullets(facts.warnings)]
+    for place, section in enumerate(facts.sections, 1):
+        heading = "What each recipe costs" + (f" (data {place})" if len(facts.sections) > 1 else "")
+        parts += [f"## {heading}", *_section(section)]
+    parts.append("## What each recipe writes")
+    for written in facts.recipes:
+        parts += _recipe(written)
+    parts += ["## Machine and versions", grid((("what", "value"), list(facts.machine)))]
+    parts += ["## To reproduce", code("\n".join(facts.commands))]
+    notes = (
+        "Differences are paired by seed; ± is the standard deviation over seeds, brackets are 95 % t-intervals.",
+        "The cost counts the larger of the recipe's own validation loss and that of the model as saved.",
+    )
+    return "\n\n".join(part for part in [*parts, bullets(notes)] if part) + "\n"

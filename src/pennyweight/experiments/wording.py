@@ -1,0 +1,120 @@
+"""Wording: numbers and standings as people read them, the same in HTML, in Markdown and on the terminal."""
+
+import math
+from collections.abc import Sequence
+
+from pennyweight.experiments.results import Standing, Table
+from pennyweight.experiments.statistics import Spread
+
+NOTHING = "–"  # shown where a number is unknown
+MINUS = "−"  # the sign as long as the plus
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with a fixed count of decimals."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int) -> str:
+    """A difference: its sign always shown."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A difference in percent."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{signed(value, digits)} %"
+
+
+def count(value: float | None) -> str:
+    """A whole number in groups of three."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def size(num_bytes: float | None) -> str:
+    """Bytes in MiB or GiB."""
+    if num_bytes is None or not math.isfinite(num_bytes):
+        return NOTHING
+    if num_bytes < 2**20:
+        return f"{num_bytes / 2**10:.1f} KiB" if num_bytes >= 2**10 else f"{num_bytes:.0f} B"
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.1f} MiB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as hours, minutes and seconds."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def with_deviation(values: Spread | None, digits: int) -> str:
+    """Mean and standard deviation over seeds."""
+    if values is None:
+        return NOTHING
+    tail = f" ± {number(values.deviation, digits)}" if values.deviation is not None else ""
+    return f"{number(values.mean, digits)}{tail}"
+
+
+def bracket(values: Spread | None, digits: int) -> str:
+    """The 95 % interval of a mean difference; nothing where the spread is unknown."""
+    if values is None or values.low is None or values.high is None:
+        return ""
+    return f"[{signed(values.low, digits)}, {signed(values.high, digits)}]"
+
+
+def listing(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def seeds_of(table: Table) -> list[int]:
+    """The seeds of the baseline's finished runs."""
+    return sorted(int(row.get("seed") or 0) for row in table.standings[0].runs)
+
+
+def _change(values: Spread | None, less: str, more: str, same: str) -> str:
+    if values is None:
+        return ""
+    if abs(values.mean) < 0.5:
+        return same
+    return (more if values.mean > 0 else less).format(f"{abs(values.mean):.0f} %")
+
+
+def headline(standing: Standing, baseline: str) -> str:
+    """What one recipe costs in quality, memory and time, in one sentence that begins with its name."""
+    if not standing.runs:
+        states = listing(sorted({str(row.get("status") or "failed") for row in standing.failed}))
+        return f"{standing.recipe} has no finished run ({states})."
+    if standing.cost is None:
+        return f"{standing.recipe} ends at {number(standing.loss.mean if standing.loss else None, 4)} nats a token."
+    half = standing.cost.half
+    sure = f" ± {number(half, 2)}" if half is not None else ""
+    told = [
+        f"costs {percent(standing.cost.mean)}{sure} of {baseline}'s validation loss",
+        _change(standing.memory, "takes {} less memory at the peak", "takes {} more memory at the peak",
+                "takes as much memory at the peak"),
+        _change(standing.speed, "reads {} fewer tokens a second", "reads {} more tokens a second",
+                "reads as many tokens a second"),
+    ]  # fmt: skip
+    gone = f"; {len(standing.failed)} of its runs did not finish" if standing.failed else ""
+    return f"{standing.recipe} {listing([text for text in told if text])}: {standing.verdict}{gone}."
+
+
+def summary(table: Table) -> str:
+    """What was compared, in one sentence."""
+    seeds = seeds_of(table)
+    first = table.standings[0]
+    loss = with_deviation(first.loss, 4)
+    spread = "" if len(seeds) > 1 else " One seed each: the spread over seeds is unknown."
+    over = f"{len(seeds)} seeds" if len(seeds) != 1 else "1 seed"
+    return (
+        f"{len(table.standings)} recipe{'s' if len(table.standings) != 1 else ''}, {count(table.tokens)} tokens a run, "
+        f"{over}; {table.baseline} ends at {loss} nats a token.{spread}"
+    )

@@ -1,0 +1,68 @@
+"""Worker: one run in a process of its own, so that its peak memory is its own; asked and answered in JSON.
+
+One line comes in on stdin (the run, its folder, whether to show progress), one JSON object goes out on stdout; all else
+goes to stderr. When stdin ends the asking process is gone, and the run stops as on Ctrl-C: saved and resumable.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from pennyweight.training import Diverged, Run, TrainingFailed, train
+
+Answer = dict[str, Any]  # "result", or "status" and "error", or "refused" and "error", or "interrupted"
+
+REFUSALS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (ValueError, TypeError, FileNotFoundError, FileExistsError)
+}
+
+
+def answer(asked: dict[str, Any]) -> Answer:
+    """What the asked run came to, or why it came to nothing."""
+    try:
+        result = train(Run.from_dict(asked["run"]), asked["folder"], progress=asked["progress"])
+        return {"result": result.to_dict()}
+    except KeyboardInterrupt:
+        return {"interrupted": True}
+    except Diverged as error:
+        return {"status": "diverged", "error": str(error)}
+    except TrainingFailed as error:
+        return {"status": "failed", "error": str(error)}
+    except tuple(REFUSALS.values()) as error:
+        kind = next(name for name, kind in REFUSALS.items() if isinstance(error, kind))
+        return {"refused": kind, "error": str(error)}
+    except (OSError, MemoryError) as error:
+        return {"status": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
+
+
+def _read_line() -> bytes:
+    """The first line of stdin, read without a buffer: the thread below reads the rest."""
+    line = b""
+    while not line.endswith(b"\n") and (more := os.read(0, 1 << 16)):
+        line += more
+    return line
+
+
+def _stop_when_alone() -> None:
+    """Waits for the end of stdin, then does what Ctrl-C does."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main() -> None:
+    """Answers one request."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf8")
+    os.dup2(2, 1)  # whatever a library prints must not stand in the answer
+    asked = json.loads(_read_line())
+    threading.Thread(target=_stop_when_alone, daemon=True).start()
+    json.dump(answer(asked), out)
+    out.flush()
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
