@@ -4,6 +4,7 @@ Nothing is drawn: the noise of an element is a hash of where and when it is used
 sees the same bits. One 64-bit key per tensor and step (splitmix64), then a keyed 32-bit hash of the element's index.
 """
 
+import math
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -13,7 +14,7 @@ from torch import Tensor
 _MASK64 = (1 << 64) - 1
 _GOLDEN64 = 0x9E3779B97F4A7C15  # splitmix64's increment: 2^64 / golden ratio
 _GOLDEN32 = 0x9E3779B9
-_CHUNK = 1 << 16  # elements hashed at once: three int32 buffers of this size stay in a core's second-level cache
+_WINDOW = 1 << 16  # elements hashed at once: buffers of this size stay in a core's second-level cache
 
 
 def _mix64(z: int) -> int:
@@ -39,50 +40,55 @@ def _signed32(value: int) -> int:
 _MULTIPLIERS = (_signed32(0x7FEB352D), _signed32(0x846CA68B))  # the "lowbias32" hash
 
 
-def _fold(x: Tensor, shift: int, buffer: Tensor) -> None:
+def _fold_(x: Tensor, shift: int, buffer: Tensor) -> None:
+    """x ^= x >> shift, logically: int32 shifts copy the sign, so it is masked away."""
     torch.bitwise_right_shift(x, shift, out=buffer)
-    buffer.bitwise_and_((1 << (32 - shift)) - 1)  # int32 shifts copy the sign; the hash wants zeros
-    x.bitwise_xor_(buffer)
+    x.bitwise_xor_(buffer.bitwise_and_((1 << (32 - shift)) - 1))
 
 
-def _mix32(x: Tensor, buffer: Tensor) -> None:
-    _fold(x, 16, buffer)
+def _multiply_and_fold_(x: Tensor, buffer: Tensor) -> None:
+    """What mix32 does after its first and before its last fold."""
     x.mul_(_MULTIPLIERS[0])
-    _fold(x, 15, buffer)
+    _fold_(x, 15, buffer)
     x.mul_(_MULTIPLIERS[1])
-    _fold(x, 16, buffer)
 
 
-_NUMBERS: dict[torch.device, Tensor] = {}
+_INDICES: dict[torch.device, Tensor] = {}
 
 
-def _numbers(count: int, device: torch.device) -> Tensor:
-    """0 .. count - 1 in int32; those of a chunk are kept between calls."""
-    if count > _CHUNK or device.type != "cpu" or torch.compiler.is_compiling():
-        return torch.arange(count, dtype=torch.int32, device=device)
-    if device not in _NUMBERS:
-        _NUMBERS[device] = torch.arange(_CHUNK, dtype=torch.int32, device=device)
-    return _NUMBERS[device][:count]
+def _indices(device: torch.device) -> Tensor:
+    """0 .. 65535 in int32, kept between calls."""
+    if device not in _INDICES:
+        _INDICES[device] = torch.arange(_WINDOW, dtype=torch.int32, device=device)
+    return _INDICES[device]
 
 
-def words(key: int, start: int, count: int, *, device: torch.device | str | None = None) -> Tensor:
-    """The 32-bit words (as int32) of elements start .. start + count - 1."""
-    pieces = []
-    first = start
-    while first < start + count:  # a piece never crosses a multiple of 2^32, where the upper half of the index changes
-        last = min(start + count, ((first >> 32) + 1) << 32)
-        low = first & 0xFFFFFFFF
-        x = _numbers(last - first, device) + _signed32(low)  # wraps modulo 2^32
-        buffer = torch.empty_like(x)
-        x.bitwise_xor_(_signed32(key))
-        _mix32(x, buffer)
-        x.add_(_signed32((key >> 32) + (first >> 32) * _GOLDEN32))
-        _mix32(x, buffer)
-        pieces.append(x)
-        first = last
-    if not pieces:
-        return torch.empty(0, dtype=torch.int32, device=device)
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+def _folded_window(key: int, first: int, count: int, device: torch.device) -> Tensor:
+    """x ^ x >> 16 for x = index ^ key, within one window of 2^16 indices: there the upper half of x is one number."""
+    x = (first & 0xFFFF0000) ^ (key & 0xFFFFFFFF)
+    offset = first % _WINDOW
+    return _indices(device)[offset : offset + count] ^ _signed32(x ^ (x >> 16))
+
+
+def _folded_any(key: int, first: int, count: int, device: torch.device) -> Tensor:
+    """The same for any run of indices that shares its upper 32 bits."""
+    x = torch.arange(count, dtype=torch.int32, device=device).add_(_signed32(first)).bitwise_xor_(_signed32(key))
+    _fold_(x, 16, torch.empty_like(x))
+    return x
+
+
+def _fractions(key: int, first: int, count: int, device: torch.device) -> Tensor:
+    """The upper 24 bits of the words of a run of indices, as int32."""
+    small = device.type == "cpu" and not torch.compiler.is_compiling()
+    x = (_folded_window if small else _folded_any)(key, first, count, device)
+    buffer = torch.empty_like(x)
+    _multiply_and_fold_(x, buffer)
+    _fold_(x, 16, buffer)
+    x.add_(_signed32((key >> 32) + (first >> 32) * _GOLDEN32))
+    _fold_(x, 16, buffer)
+    _multiply_and_fold_(x, buffer)
+    x.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)  # the last fold, on what is left of it
+    return x.bitwise_xor_(torch.bitwise_right_shift(x, 16, out=buffer))
 
 
 def uniform(
@@ -94,17 +100,15 @@ def uniform(
 
     `start` is the index of the first element in the full logical tensor, so a slice sees the noise of the whole.
     """
-    count = 1
-    for extent in shape:
-        count *= extent
+    count = math.prod(shape)
     out = torch.empty(count, dtype=torch.float32, device=device)
-    chunk = _CHUNK if out.device.type == "cpu" else max(count, 1)
-    for first in range(0, count, chunk):
-        size = min(chunk, count - first)
-        w = words(key, start + first, size, device=device)
-        w.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
-        torch.mul(w, 2.0**-24, out=out[first : first + size])
-    return out.view(shape)
+    window = _WINDOW if out.device.type == "cpu" and not torch.compiler.is_compiling() else 1 << 32
+    first, end = start, start + count
+    while first < end:
+        last = min(end, (first // window + 1) * window)
+        out[first - start : last - start] = _fractions(key, first, last - first, out.device)
+        first = last
+    return out.mul_(2.0**-24).view(shape)
 
 
 @dataclass
