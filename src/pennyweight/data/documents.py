@@ -57,14 +57,15 @@ def cut(text: str, size: int) -> list[str]:
     starts = [match.start() for match in HEADING.finditer(text)]
     if len(starts) < 2:
         starts = list(_even_cuts(text, size))
-    edges = [0, *(start for start in starts if text[:start].strip()), len(text)]
+    blank = len(text) - len(text.lstrip())  # what stands before the first word belongs to the first piece
+    edges = [0, *(start for start in starts if start > blank), len(text)]
     return [text[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
 
 
 def _even_cuts(text: str, size: int) -> Iterator[int]:
     begin = 0
     while len(text) - begin >= 2 * size:
-        near, far = begin + size, begin + 2 * size
+        near, far = begin + size, min(begin + 2 * size, len(text) - size)
         match = BLANK_LINE.search(text, near, far) or re.compile("\n").search(text, near, far)
         match = match or SPACE.search(text, near, far)
         begin = match.end() if match else near
@@ -86,19 +87,19 @@ def cut_long(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def without_blank(parts: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(documents with something in them, the blank ones as left out: files one by one, rows counted for each file)."""
+    """(documents with something in them, the blank ones as left out: files one by one, rows and pieces counted a file)."""
     kept: list[tuple[str, str]] = []
     files: list[str] = []
-    rows: Counter[str] = Counter()
+    parts_of: Counter[str] = Counter()
     for name, text in parts:
-        file, is_row, _ = name.rpartition("#")
+        file, _, number = name.rpartition("#")
         if text.strip():
             kept.append((name, text))
-        elif is_row:
-            rows[file] += 1
+        elif number.isdecimal():
+            parts_of[file] += 1
         else:
             files.append(name)
-    counted = [(file, f"{count} of its rows are blank") for file, count in rows.items()]
+    counted = [(file, f"{count} of its documents are blank") for file, count in parts_of.items()]
     return kept, [(name, "it is blank") for name in files] + counted
 
 
