@@ -1,10 +1,14 @@
 """The end of a run: the model that loads without Pennyweight, and the result."""
 
+import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from pennyweight.data import Corpus, validation_batches
 from pennyweight.nn import plain_weights
@@ -14,15 +18,20 @@ from pennyweight.training.machine import machine, versions
 from pennyweight.training.memory import Categories
 from pennyweight.training.models import from_config
 from pennyweight.training.result import Result
-from pennyweight.training.state import Training
+from pennyweight.training.state import Training, untied
 from pennyweight.training.validation import validation_loss
 
 
 def plain_model(training: Training) -> PreTrainedModel:
-    """The model as it is saved: an ordinary one whose weights are those that the recipe writes."""
-    run = training.run
-    model = from_config(training.model.config, seed=run.seed, name=run.model)
+    """The model as it is saved: an ordinary one whose weights are those that the recipe writes.
+
+    A recipe that writes the head but not the embedding it is tied to makes two tensors of one; the config says so.
+    """
+    config = copy.deepcopy(training.model.config)
     weights = plain_weights(training.model)
+    if len(untied(weights)) > len(untied(training.model.state_dict())):
+        config.tie_word_embeddings = False
+    model = from_config(config, seed=training.run.seed, name=training.run.model)
     model.load_state_dict(weights)
     return model
 
@@ -51,10 +60,22 @@ def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: 
         )
     result = _result(training, corpus, plain=plain, predicted=predicted, place=place)
     if place is not None:
-        with beside(place / MODEL) as partial:
+        with beside(place / MODEL) as partial, _quiet():
             model.save_pretrained(partial)
             corpus.tokenizer.save_pretrained(str(partial))
     return result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own progress bar for the writing of a file."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _result(training: Training, corpus: Corpus, *, plain: float, predicted: Categories, place: Path | None) -> Result:

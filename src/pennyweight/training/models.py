@@ -9,7 +9,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from pennyweight.training.run import nearest
+from pennyweight.recipes.spelling import closest, nearest
 
 # The built-in shapes: config.json files without a vocabulary, which follows the tokenizer. Dropout 0: pre-training sees
 # each token about once.
@@ -79,7 +79,7 @@ def _from_hub(spec: str) -> Path:
             return Path(found)
     if "/" in spec:
         raise FileNotFoundError(f"model {spec!r} is no folder here and no hub model that can be reached")
-    raise ValueError(f"model {spec!r} is not known; {nearest(spec, list(SHAPES))}")
+    raise ValueError(f"model {spec!r} is not known{nearest(spec, list(SHAPES))}")
 
 
 def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = None) -> PreTrainedConfig:
@@ -92,7 +92,9 @@ def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = 
     written = read_config(spec)
     kind = written.pop("model_type")
     if kind not in CONFIG_MAPPING:
-        raise ValueError(f"model {spec!r} is of type {kind!r}; {nearest(kind, sorted(CONFIG_MAPPING.keys()))}")
+        near = closest(kind, CONFIG_MAPPING.keys())
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise ValueError(f"model {spec!r} is of type {kind!r}, which transformers does not know{hint}")
     written.pop("auto_map", None)
     if spec in SHAPES:
         written["vocab_size"] = vocab_size

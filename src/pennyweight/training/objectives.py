@@ -34,7 +34,7 @@ class _CrossEntropy(torch.autograd.Function):
         scale = gradients[0].float() / logits.shape[0]
         written = torch.empty_like(logits)
         for rows in _chunks(logits):
-            part = logits[rows].float().sub_(lse[rows, None]).exp_()
+            part = logits[rows].to(torch.float32, copy=True).sub_(lse[rows, None]).exp_()
             part.scatter_add_(1, targets[rows, None], part.new_full((part.shape[0], 1), -1.0))
             written[rows] = part.mul_(scale)
         return written, None

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import field
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, model_validator
@@ -12,6 +11,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from pennyweight.parallel import Synchronous
 from pennyweight.recipes import Recipe, recipe
+from pennyweight.recipes.spelling import nearest
 from pennyweight.training.objectives import NextToken
 
 T = TypeVar("T")
@@ -19,12 +19,6 @@ Part = dict[str, Any]  # JSON: what a run looks like in a file
 
 STRATEGIES: dict[str, type[Synchronous]] = {"synchronous": Synchronous}
 OBJECTIVES: dict[str, type[NextToken]] = {"next-token": NextToken}
-
-
-def nearest(wrong: str, known: list[str]) -> str:
-    """The end of an error sentence: the nearest right name, or all of them when none is near."""
-    near = get_close_matches(wrong, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
 
 
 def sentence(owner: type, error: ValidationError) -> str:
@@ -35,7 +29,7 @@ def sentence(owner: type, error: ValidationError) -> str:
     if kind in {"unexpected_keyword_argument", "unexpected_positional_argument"}:
         inner = _owner(owner, path[:-1])
         known = [f.name for f in dataclasses.fields(inner)]
-        return f"{inner.__name__} has no field {path[-1]!r}; {nearest(path[-1], known)}"
+        return f"{inner.__name__} has no field {path[-1]!r}{nearest(path[-1], known)}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if kind == "value_error":
         return message
@@ -75,7 +69,7 @@ def _chosen(kind: str, table: dict[str, type]) -> Callable[[object], object]:
         if not isinstance(given, str):
             return given
         if given not in table:
-            raise ValueError(f"Run has no {kind} {given!r}; {nearest(given, list(table))}")
+            raise ValueError(f"Run has no {kind} {given!r}{nearest(given, list(table))}")
         return table[given]()
 
     return choose
@@ -101,7 +95,7 @@ class Data:
 class Optimizer:
     """AdamW's numbers; what m and v are written in belongs to the recipe."""
 
-    lr: Annotated[float, Field(gt=0)] = 1e-3  # at the top of the schedule
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 1e-3  # at the top of the schedule; 1e30: an update fits in float32
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.1  # of tensors with two or more dimensions only

@@ -4,7 +4,8 @@ import dataclasses
 import json
 from typing import Any
 
-from pennyweight.training.run import Part, Run, nearest
+from pennyweight.recipes.spelling import nearest
+from pennyweight.training.run import Part, Run
 
 
 def flat(written: Part, prefix: str = "") -> dict[str, Any]:
@@ -75,7 +76,7 @@ def _with(run: Run, names: list[str], text: str) -> Run:
         if not isinstance(place, dict):
             raise ValueError(f"{owner} is one value and has no field {name!r}")
         if name not in place:
-            raise ValueError(f"{owner} has no field {name!r}; {nearest(name, list(place))}")
+            raise ValueError(f"{owner} has no field {name!r}{nearest(name, list(place))}")
         if depth + 1 < len(names):
             place = place[name]
     old = place[names[-1]]
@@ -96,7 +97,7 @@ def _with_recipe(run: Run, names: list[str], text: str) -> Run:
         if not isinstance(place, dict):
             raise ValueError(f"{owner} is one value and has no field {name!r}")
         if name not in place:
-            raise ValueError(f"{owner} has no field {name!r}; {nearest(name, list(place))}")
+            raise ValueError(f"{owner} has no field {name!r}{nearest(name, list(place))}")
         if depth + 1 < len(names):
             place = place[name]
     old = place[names[-1]]

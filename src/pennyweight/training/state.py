@@ -64,11 +64,11 @@ class Training:
             "sampler": self.sampler.position,
             "ledger_lines": ledger_lines,
         }
-        return Saved(unique_tensors(self.model), optimizer, state)
+        return Saved(untied(self.model.state_dict()), optimizer, state)
 
     def restore(self, saved: Saved) -> int:
         """Puts everything back as it was and returns how many lines the ledger had. Errors: ValueError."""
-        own = unique_tensors(self.model)
+        own = untied(self.model.state_dict())
         if own.keys() != saved.model.keys():
             names = ", ".join(sorted(own.keys() ^ saved.model.keys())[:3])
             raise ValueError(f"the checkpoint is of another model: the tensors {names} are in only one of the two")
@@ -84,10 +84,9 @@ class Training:
         return state["ledger_lines"]
 
 
-def unique_tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The model's state_dict without copies, a tied tensor only under its first name."""
+def untied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, not copied; one that stands under several names only under the first."""
     found: dict[tuple[int, int, tuple[int, ...]], str] = {}
-    tensors = model.state_dict()
     for name, tensor in tensors.items():
         found.setdefault((tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape)), name)
     return {name: tensors[name] for name in found.values()}

@@ -1,0 +1,70 @@
+"""A run is a value: it compares, saves, and refuses in one sentence with the nearest right name."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from pennyweight.recipes import recipe
+from pennyweight.training import Data, Optimizer, Run, Schedule
+
+NAMED = ["fp32", "bf16", "w8a8", "w8a8g8", "m8v8", "penny8", "penny4", "w2a2-control", "w4ca8tg8m8v8"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_run_survives_json(name):
+    run = Run(model="gpt2", recipe=name, clip=None, optimizer=Optimizer(betas=(0.8, 0.99)), seed=7)
+    again = Run.from_dict(json.loads(json.dumps(run.to_dict())))
+    assert again == run
+    assert again.recipe == recipe(name)
+
+
+def test_the_humble_baseline_is_the_default():
+    run = Run()
+    assert (run.model, run.data.source, run.data.tokenizer, run.data.context) == ("tiny", "stdlib", "bpe-4096", 256)
+    assert (run.recipe.name, run.steps, run.batch, run.accumulate, run.clip, run.seed) == ("bf16", 400, 16, 1, 1.0, 0)
+    assert run.tokens_per_step == 4096
+    assert run.to_dict()["strategy"] == "synchronous"
+    assert run.to_dict()["objective"] == "next-token"
+
+
+def test_a_run_is_frozen_and_derives_by_replace():
+    run = Run()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.steps = 3
+    assert dataclasses.replace(run, steps=3).steps == 3
+    assert run.steps == 400
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"stepz": 3}, "Run has no field 'stepz'; did you mean 'steps'?"),
+        ({"steps": 0}, "Run.steps: input should be greater than or equal to 1, got 0"),
+        ({"steps": 2.5}, "got 2.5"),
+        ({"seed": -1}, "got -1"),
+        ({"clip": 0.0}, "got 0.0"),
+        ({"recipe": "peny8"}, "did you mean 'penny8'?"),
+        ({"strategy": "synchronus"}, "did you mean 'synchronous'?"),
+        ({"objective": "next-tokn"}, "did you mean 'next-token'?"),
+        ({"data": {"contxt": 3}}, "Data has no field 'contxt'; did you mean 'context'?"),
+        ({"optimizer": {"lr": -1.0}}, "Run.optimizer.lr: input should be greater than 0, got -1.0"),
+        ({"optimizer": {"betas": [0.9, 1.0]}}, "got 1.0"),
+        ({"schedule": {"shape": "cosin"}}, "'cosine', 'wsd' or 'constant', got 'cosin'"),
+        ({"schedule": {"warmup": 500}}, "at most steps=400, got 500"),
+    ],
+)
+def test_a_wrong_field_is_one_sentence(wrong, said):
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        Run(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_parts_refuse_in_one_sentence_too():
+    with pytest.raises(ValueError, match=r"^Data\.context: input should be greater than or equal to 1, got 0$"):
+        Data(context=0)
+    with pytest.raises(ValueError, match=r"^Schedule has no field 'shap'; did you mean 'shape'\?$"):
+        Schedule(shap="wsd")
+    with pytest.raises(ValueError, match="finite"):
+        Optimizer(lr=float("nan"))

@@ -1,0 +1,76 @@
+"""Settings as text lead to the right place or to the right name."""
+
+import re
+
+import pytest
+
+from pennyweight.training import Optimizer, Run, differences, with_settings
+
+
+def test_each_kind_of_value_is_typed():
+    run = with_settings(
+        Run(),
+        [
+            "optimizer.lr=3e-4",
+            "optimizer.betas=0.8,0.9",
+            "checkpoint.every=50",
+            "data.context=128",
+            "data.source=123",
+            "strategy=synchronous",
+            "clip=none",
+            "schedule.shape=wsd",
+            "model=gpt2",
+            "seed=3",
+        ],
+    )
+    assert run.optimizer == Optimizer(lr=3e-4, betas=(0.8, 0.9))
+    assert (run.checkpoint.every, run.data.context, run.data.source) == (50, 128, "123")
+    assert (run.clip, run.schedule.shape, run.model, run.seed) == (None, "wsd", "gpt2", 3)
+    assert with_settings(run, ["clip=0.5"]).clip == 0.5
+
+
+def test_the_last_of_two_settings_counts():
+    assert with_settings(Run(), ["steps=3", "steps=4"]).steps == 4
+
+
+def test_a_recipe_is_chosen_by_name_and_changed_by_path():
+    assert with_settings(Run(), ["recipe=penny8"]) == Run(recipe="penny8")
+    run = with_settings(Run(recipe="w8a8g8"), ["recipe.m=log8", "recipe.head=true"])
+    assert (run.recipe.m, run.recipe.head) == ("log8", True)
+    assert run.recipe.linear == Run(recipe="w8a8g8").recipe.linear
+    assert run.recipe.name == "w8a8g8+m=log8+head=true"
+    assert Run.from_dict(run.to_dict()) == run
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("optimizer.lrr=1", "Run.optimizer has no field 'lrr'; did you mean 'lr'?"),
+        ("optimiser.lr=1", "Run has no field 'optimiser'; did you mean 'optimizer'?"),
+        ("steps.x=1", "Run.steps is one value and has no field 'x'"),
+        ("optimizer=1", "optimizer.lr"),
+        ("steps", "path=value"),
+        ("steps=many", "got 'many'"),
+        ("steps=0", "got 0"),
+        ("optimizer.lr=nan", "finite"),
+        ("recipe.mm=log8", "did you mean 'm'?"),
+        ("recipe.m=logg8", "log"),
+        ("recipe=peny4", "did you mean 'penny4'?"),
+        ("strategy=acko", "strategy 'acko'"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(setting, said):
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        with_settings(Run(), [setting])
+    assert "\n" not in str(caught.value)
+
+
+def test_differences_name_what_differs_and_nothing_else():
+    assert differences(Run(), Run()) == []
+    assert differences(Run(seed=1), Run(seed=2, optimizer=Optimizer(lr=0.5))) == [
+        "optimizer.lr: 0.001 is not 0.5",
+        "seed: 1 is not 2",
+    ]
+    assert differences(Run(recipe="bf16"), Run(recipe="penny8")) == ["recipe: bf16 is not penny8"]
+    changed = with_settings(Run(recipe="penny8"), ["recipe.m=log8", "recipe.name=penny8"])
+    assert differences(Run(recipe="penny8"), changed) == [f'recipe.m: "{Run(recipe="penny8").recipe.m}" is not "log8"']

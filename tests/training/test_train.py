@@ -1,0 +1,334 @@
+"""A run from its beginning to its files, and what it refuses."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from pennyweight.nn import activations_off, quantize
+from pennyweight.training import (
+    Checkpoint,
+    Data,
+    Diverged,
+    Evaluation,
+    Optimizer,
+    Result,
+    TrainingFailed,
+    build_model,
+    load_run,
+    read_ledger,
+    train,
+)
+from pennyweight.training import checkpoint as checkpoint_room
+from pennyweight.training import loop as loop_room
+
+
+def quiet(run, out=None, **rest):
+    return train(run, out, progress=False, **rest)
+
+
+def kinds(folder):
+    return [(line["kind"], line["step"]) for line in read_ledger(folder / "ledger.jsonl")]
+
+
+def test_a_run_folder_holds_what_it_promises(small, tmp_path):
+    run = small(recipe="w8a8g8", steps=5, evaluation=Evaluation(every=2, tokens=256), checkpoint=Checkpoint(every=2))
+    result = quiet(run, tmp_path / "r")
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "ledger.jsonl",
+        "model",
+        "result.json",
+        "run.json",
+    ]
+    assert sorted(os.listdir(tmp_path / "r" / "checkpoints")) == ["step-000004", "step-000005"]
+    assert kinds(tmp_path / "r") == [
+        ("evaluation", 0),
+        ("step", 1),
+        ("step", 2),
+        ("evaluation", 2),
+        ("checkpoint", 2),
+        ("step", 3),
+        ("step", 4),
+        ("evaluation", 4),
+        ("checkpoint", 4),
+        ("step", 5),
+        ("evaluation", 5),
+        ("checkpoint", 5),
+        ("end", 5),
+    ]
+    line = read_ledger(tmp_path / "r" / "ledger.jsonl")[1]
+    assert {"loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second", "memory_bytes"} < set(line)
+    assert line["tokens"] == 2 * 32
+    assert load_run(tmp_path / "r") == run == load_run(tmp_path / "r" / "run.json")
+    written = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert {"run", "data_hash", "commit", "machine", "versions"} == set(written)
+    assert Result.from_dict(json.loads((tmp_path / "r" / "result.json").read_text())) == result
+    assert result.tokens == 5 * 2 * 32
+    assert (result.steps, result.recipe, result.seed, result.status) == (5, "w8a8g8", 0, "finished")
+    assert result.perplexity == pytest.approx(math.exp(result.val_loss))
+    assert [step for step, _ in result.validation] == [0, 2, 4, 5]
+    assert result.validation[0][1] == result.initial_loss
+    assert result.peak_memory_bytes > 0
+
+
+def test_the_saved_model_loads_without_pennyweight_and_gives_our_logits(small, tmp_path):
+    run = small(recipe="w8a8g8", steps=3)
+    quiet(run, tmp_path / "r")
+    ours = build_model(run.model, vocab_size=512, context=32, seed=0)
+    quantize(ours, run.recipe)
+    masters = checkpoint_room.load(tmp_path / "r" / "checkpoints" / "step-000003").model
+    ours.load_state_dict(masters, strict=False)  # the tied head's second name is not saved
+    tokens = torch.arange(1, 21)[None]
+    with torch.no_grad(), activations_off(ours.eval()):
+        expected = ours(tokens).logits
+    torch.save(expected, tmp_path / "expected.pt")
+    code = f"""
+import sys, torch
+sys.modules["pennyweight"] = None  # an import of it fails
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained({str(tmp_path / "r" / "model")!r})
+tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / "r" / "model")!r})
+assert tokenizer.decode(tokenizer("ba be bi")["input_ids"]) == "ba be bi"
+expected = torch.load({str(tmp_path / "expected.pt")!r}, weights_only=True)
+with torch.no_grad():
+    got = model.eval()(torch.arange(1, 21)[None]).logits
+print((got - expected).abs().max().item() / expected.abs().max().item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1e-5  # float32: another order of sums
+
+
+def test_a_tied_head_that_is_written_alone_is_saved_untied(small, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from pennyweight.training import with_settings
+
+    run = with_settings(small(recipe="w8a8", steps=2), ["recipe.head=true"])
+    result = quiet(run, tmp_path / "r")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "r" / "model")
+    assert not torch.equal(model.lm_head.weight, model.transformer.wte.weight)
+    assert result.val_loss_plain == pytest.approx(result.val_loss, rel=0.02)
+
+
+def test_the_same_run_answers_again_and_another_is_refused(small, tmp_path):
+    run = small(steps=2)
+    result = quiet(run, tmp_path / "r")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "r").rglob("*")}
+    assert quiet(run, tmp_path / "r") == result
+    assert quiet(run, resume=tmp_path / "r") == result
+    other = dataclasses.replace(run, seed=1, optimizer=Optimizer(lr=0.5))
+    with pytest.raises(FileExistsError, match=r"already holds another run.*lr: 0.001 is not 0.5.*seed: 0 is not 1"):
+        quiet(other, tmp_path / "r")
+    with pytest.raises(ValueError, match=r"cannot be resumed as another run.*recipe: bf16 is not penny8"):
+        quiet(dataclasses.replace(run, recipe=small(recipe="penny8").recipe), tmp_path / "r", resume=True)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "r").rglob("*")} == before
+
+
+def test_without_a_folder_nothing_is_written_and_nothing_can_be_resumed(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = quiet(small(steps=2))
+    assert result.folder is None
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match=r"checkpoint.every=1 needs a run folder"):
+        quiet(small(checkpoint=Checkpoint(every=1)))
+    with pytest.raises(ValueError, match="resume needs a run folder"):
+        quiet(small(), resume=True)
+    with pytest.raises(FileNotFoundError, match=r"nothing to resume in .*nowhere"):
+        quiet(small(), resume=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="differ"):
+        quiet(small(), tmp_path / "a", resume=tmp_path / "b")
+
+
+def test_bad_requests_leave_no_folder(small, tmp_path):
+    out = tmp_path / "r"
+    too_long = dataclasses.replace(small().data, context=64)
+    for run, said in [
+        (small(data=too_long), "reads at most 32 tokens at once, got data.context=64"),
+        (small(model="tinny"), "did you mean 'tiny'"),
+        (small(model=str(tmp_path / "no.json")), "does not exist"),
+        (small(data=Data(source=str(tmp_path / "no.txt"), context=32)), "no.txt"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=said):
+            quiet(run, out)
+    assert not out.exists()
+
+
+def test_a_folder_with_somebody_elses_model_is_left_alone(small, tmp_path):
+    (tmp_path / "r" / "model").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="something else"):
+        quiet(small(), tmp_path / "r")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="is a file"):
+        quiet(small(), tmp_path / "file")
+    assert sorted(os.listdir(tmp_path / "r")) == ["model"]
+
+
+def test_two_processes_cannot_train_in_one_folder(small, tmp_path):
+    import fcntl
+
+    (tmp_path / "r").mkdir()
+    with (tmp_path / "r" / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(FileExistsError, match="another process trains"):
+            quiet(small(), tmp_path / "r")
+    assert quiet(small(steps=1), tmp_path / "r").status == "finished"
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(small, tmp_path, caplog):
+    run = small(steps=6, checkpoint=Checkpoint(every=2, keep=3))
+    result = quiet(run, tmp_path / "r")
+    (tmp_path / "r" / "result.json").unlink()
+    victim = tmp_path / "r" / "checkpoints" / "step-000006" / "model.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-8])
+    again = quiet(run, tmp_path / "r")
+    assert "step-000006 is damaged (model.safetensors does not match its checksum); going on from step-000004" in (
+        caplog.text
+    )
+    assert (again.val_loss, again.curve) == (result.val_loss, result.curve)
+    steps = [step for kind, step in kinds(tmp_path / "r") if kind == "step"]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    for path in (tmp_path / "r" / "checkpoints").iterdir():
+        (path / "state.json").write_text("{}")
+    (tmp_path / "r" / "result.json").unlink()
+    with pytest.raises(ValueError, match="no checkpoint in .* can be trusted"):
+        quiet(run, tmp_path / "r")
+
+
+def test_data_that_changed_is_not_continued_on(small, tmp_path):
+    data = tmp_path / "text.jsonl"
+    shutil.copy(small().data.source, data)
+    run = small(steps=2, data=dataclasses.replace(small().data, source=str(data)))
+    quiet(run, tmp_path / "r")
+    (tmp_path / "r" / "result.json").unlink()
+    data.write_text(data.read_text() + json.dumps({"text": "more " * 400}) + "\n")
+    with pytest.raises(ValueError, match="was trained on other data"):
+        quiet(run, tmp_path / "r")
+
+
+def test_a_full_disk_fails_in_one_sentence_and_the_last_checkpoint_survives(small, tmp_path, monkeypatch):
+    run = small(steps=4, checkpoint=Checkpoint(every=2))
+    whole = checkpoint_room.write_tensors
+    calls = []
+
+    def full(path, tensors):
+        calls.append(path)
+        if len(calls) == 4:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(path, tensors)
+
+    monkeypatch.setattr(checkpoint_room, "write_tensors", full)
+    with pytest.raises(TrainingFailed, match=r"No space left on device; the last checkpoint is step-000002$"):
+        quiet(run, tmp_path / "r")
+    assert os.listdir(tmp_path / "r" / "checkpoints") == ["step-000002"]
+    assert not (tmp_path / "r" / "model").exists()
+    monkeypatch.setattr(checkpoint_room, "write_tensors", whole)
+    resumed = quiet(run, tmp_path / "r")
+    assert resumed.curve == quiet(dataclasses.replace(run, checkpoint=Checkpoint()), None).curve
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_first_step(small, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(TrainingFailed, match="MB are free"):
+        quiet(small(), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_layer(small, tmp_path, monkeypatch):
+    run = small(steps=6, checkpoint=Checkpoint(every=2), accumulate=2)
+    before = loop_room.Loop.step
+
+    def poisoned(self):
+        if self.training.progress.step == 4:  # the fifth step: an overflow in the second block's MLP
+            mlp = self.training.model.transformer.h[1].mlp.c_fc
+            mlp.register_forward_hook(lambda module, inputs, output: output * float("inf"))
+        before(self)
+
+    monkeypatch.setattr(loop_room.Loop, "step", poisoned)
+    with pytest.raises(Diverged, match=r"at step 5 the loss is nan; .*; the last checkpoint is step-000004") as caught:
+        quiet(run, tmp_path / "r")
+    assert caught.value.step == 5
+    assert caught.value.where == "the output of layer transformer.h.1.mlp.c_fc"
+    assert kinds(tmp_path / "r")[-1] == ("divergence", 5)
+    assert sorted(os.listdir(tmp_path / "r" / "checkpoints")) == ["step-000002", "step-000004"]
+
+
+def test_a_learning_rate_out_of_this_world_diverges_by_name(small):
+    with pytest.raises(Diverged, match="at step"):
+        quiet(small(steps=8, optimizer=Optimizer(lr=1e30), clip=None))
+
+
+def test_ctrl_c_finishes_the_step_saves_and_can_go_on(small, tmp_path, monkeypatch, capfd):
+    run = small(steps=6)
+    before = loop_room.Loop.step
+
+    def interrupted(self):
+        if self.training.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        before(self)
+
+    monkeypatch.setattr(loop_room.Loop, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 3 of 6; the last checkpoint is step-000003"):
+        quiet(run, tmp_path / "r")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "once more stops at once" in capfd.readouterr().err
+    monkeypatch.setattr(loop_room.Loop, "step", before)
+    resumed = quiet(run, tmp_path / "r")
+    straight = quiet(run, tmp_path / "s")
+    assert resumed.curve == straight.curve
+    assert kinds(tmp_path / "r") == kinds(tmp_path / "s")
+
+
+def test_a_second_ctrl_c_stops_at_once(small, tmp_path, monkeypatch, capfd):
+    before = loop_room.Loop.step
+
+    def interrupted(self):
+        if self.training.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        before(self)
+
+    monkeypatch.setattr(loop_room.Loop, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quiet(small(), tmp_path / "r")
+    assert not (tmp_path / "r" / "checkpoints").exists()
+
+
+def test_it_trains_outside_of_the_main_thread(small):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(quiet(small(steps=1))))
+    thread.start()
+    thread.join()
+    assert results[0].steps == 1
+
+
+def test_accumulation_is_one_larger_batch(small, tmp_path):
+    # without dropout and without casts, two micro-batches of two are one batch of four
+    config = json.loads(Path(small().model).read_text()) | {"resid_pdrop": 0.0, "embd_pdrop": 0.0}
+    path = tmp_path / "steady.json"
+    path.write_text(json.dumps(config))
+    one = quiet(small(model=str(path), recipe="fp32", batch=4, steps=3))
+    two = quiet(small(model=str(path), recipe="fp32", batch=2, accumulate=2, steps=3))
+    assert one.tokens == two.tokens
+    assert one.val_loss == pytest.approx(two.val_loss, rel=1e-5)  # float32: another order of sums
+
+
+def test_training_leaves_the_callers_random_numbers_alone(small):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    quiet(small(steps=1))
+    assert torch.equal(torch.rand(1), expected)
