@@ -2,8 +2,11 @@
 
 from pennyweight.numerics.casts import Cast, Quantized
 from pennyweight.numerics.codebooks import Codebook
-from pennyweight.numerics.companding import LogRange
-from pennyweight.numerics.formats import Format, Integer, Minifloat, Shifted, format
+from pennyweight.numerics.companding import Expanded, LogRange
+from pennyweight.numerics.fidelity import Fidelity, fidelity
+from pennyweight.numerics.formats import Format, format
+from pennyweight.numerics.integers import Integer, Shifted
+from pennyweight.numerics.minifloats import Minifloat
 from pennyweight.numerics.noise import Counter, key, uniform
 from pennyweight.numerics.notation import cast
 from pennyweight.numerics.packing import pack, unpack
@@ -14,6 +17,8 @@ __all__ = [
     "Cast",
     "Codebook",
     "Counter",
+    "Expanded",
+    "Fidelity",
     "Format",
     "Hadamard",
     "Integer",
@@ -23,6 +28,7 @@ __all__ = [
     "Scale",
     "Shifted",
     "cast",
+    "fidelity",
     "format",
     "key",
     "pack",

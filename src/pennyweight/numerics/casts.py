@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from pennyweight.numerics import noise, packing
-from pennyweight.numerics.companding import LogRange
-from pennyweight.numerics.formats import LARGEST_BITS, NATIVE, Format, Integer, Shifted
+from pennyweight.numerics.companding import Expanded, LogRange
+from pennyweight.numerics.formats import Format
+from pennyweight.numerics.integers import Integer, Shifted
+from pennyweight.numerics.minifloats import LARGEST_BITS, NATIVE
 from pennyweight.numerics.grids import (
     COMBINE,
     Grid,
@@ -28,7 +30,7 @@ from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import Scale, groups
 from pennyweight.numerics.strips import Strip, Tile, strips
 
-_STRIP = 1 << 16  # numbers handled at once on a CPU: the few float32 temporaries of a strip stay in second-level cache
+_STRIP = 1 << 17  # numbers handled at once on a CPU: the few float32 temporaries of a strip stay in second-level cache
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Cast:
             raise ValueError(
                 f"the published arithmetic rounds integers to nearest, got {self.format.name}, {self.rounding}"
             )
-        if self.scale.number != "fp32" and isinstance(self.format, Shifted | LogRange):
+        if self.scale.number != "fp32" and isinstance(self.format, Shifted | LogRange | Expanded):
             raise ValueError(f"{self.format.name} wants a scale written in fp32, got {self.scale.number}")
         if self.native and self.scale.number != "one":
             raise ValueError(f"{self.format.name} is written without a scale, got one in {self.scale.number}")
@@ -142,7 +144,7 @@ class Cast:
         if self.native:
             return R * C * self.format.bits // 8
         per_group = 1 if self.scale.number in ("e8m0", "e4m3") else 4 * (self.scale.number != "one")
-        per_group += 4 * isinstance(self.format, Shifted | LogRange)
+        per_group += 4 * isinstance(self.format, Shifted | LogRange | Expanded)
         codes = R * packing.packed_length(C, self.format.bits)
         return codes + math.prod(groups(self.scale, R, C)) * per_group + 4 * (self.scale.number == "e4m3")
 
@@ -226,7 +228,7 @@ class Cast:
         extra = None
         if self.scale.number == "e4m3":
             extra = torch.zeros(1, dtype=compute, device=device) if whole is None else whole.reshape(1)
-        elif isinstance(self.format, LogRange):
+        elif isinstance(self.format, LogRange | Expanded):
             extra = torch.zeros(number, dtype=compute, device=device)
         return Quantized(
             codes=torch.empty((R, width), dtype=code_dtype, device=device),
@@ -324,7 +326,7 @@ class Quantized:
             return Grid(one, one, one)
         scale = factors[place].reshape(shape)
         zero = None if self.zeros is None else self.zeros[place].reshape(shape)
-        spans = isinstance(self.cast.format, LogRange) and self.extra is not None
+        spans = isinstance(self.cast.format, LogRange | Expanded) and self.extra is not None
         return Grid(
             scale, scale, scale, zero, self.extra[place].reshape(shape) if spans and self.extra is not None else None
         )

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pennyweight.numerics.minifloats import MINIFLOATS
 from pennyweight.numerics.rounding import up_
 
 
@@ -67,3 +68,71 @@ class LogRange:
     def decode(self, codes: Tensor) -> Tensor:
         """uint8 codes -> float32 values at full span."""
         return self.spread(self.steps - codes.to(torch.float32))
+
+
+_E4M3 = MINIFLOATS["e4m3"]
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """e4m3 of 448 |x / scale|^k with the sign of x: the power k stretches a block's range over all that e4m3 can hold.
+
+    k = floor(16 log2(448^2 / 2) / log2(largest / smallest)) / 16, from the block's non-zero magnitudes, none of which
+    becomes zero. Stochastic rounding is linear in value.
+
+    Source: Xi et al. 2024 (COAT), arXiv:2410.19313. There a block keeps three floats; the geometric mean that COAT divides
+    by cancels against its scale, so that the largest magnitude and k are enough.
+    Ancestor: k = 1 is e4m3 under an absmax scale.
+    """
+
+    name: str
+
+    bits = 8
+    signed = True
+    has_zero = False  # only zero becomes zero
+    max = 1.0
+    stored = _E4M3  # what the codes are
+
+    @cached_property
+    def values(self) -> tuple[float, ...]:
+        """The values at k = 1."""
+        return tuple(value / _E4M3.max for value in _E4M3.values)
+
+    def index(self, y: Tensor, u: Tensor | None = None, power: Tensor | None = None) -> Tensor:
+        """The e4m3 number, -448 .. 448, that y = x / scale becomes; changes y; `power` k broadcasts over y."""
+        power = y.new_ones((1,)) if power is None else power
+        r = y.abs().clamp_(max=1.0)
+        z = (r.log2() * power).exp2_().mul_(_E4M3.max)
+        if u is None:
+            return _E4M3.round_(z).copysign_(y)
+        lower = z.clamp(max=_E4M3.max)
+        step = _E4M3.step(lower)
+        lower = lower.div_(step).floor_().mul_(step)
+        low, high = self.spread(lower.clone(), power), self.spread(lower + step, power)
+        snap = power * 2e-6 + 1e-4  # representable values must stay though the powers round, as in LogRange
+        p = r.sub_(low).div_(high.sub_(low)).mul_(1 + 2 * snap).sub_(snap)
+        return up_(p, u).mul_(step).add_(lower).clamp_(max=_E4M3.max).copysign_(y)
+
+    def spread(self, index: Tensor, power: Tensor | None = None) -> Tensor:
+        """What an e4m3 number stands for, as a share of the scale."""
+        size = index.abs().div_(_E4M3.max)
+        return (size if power is None else size.log2_().div_(power).exp2_()).copysign_(index)
+
+    def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
+        """`y` as a share of the scale -> nearest value (ties to even) or, with uniform `u`, stochastic, at k = 1."""
+        return self.spread(self.index(y, u))
+
+    def encode(self, v: Tensor) -> Tensor:
+        """Values on the grid of k = 1 -> uint8 codes, those of e4m3."""
+        return _E4M3.encode(v * _E4M3.max)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """uint8 codes -> float32 values at k = 1."""
+        return _E4M3.decode(codes).div_(_E4M3.max)
+
+    @staticmethod
+    def power(largest: Tensor, smallest: Tensor) -> Tensor:
+        """k of a block from its largest and smallest non-zero magnitude; 1 where they are equal."""
+        span = (largest / smallest).log2_()
+        k = (16 * math.log2(_E4M3.max**2 / 2) / span).clamp_(max=2.0**16).floor_().div_(16).clamp_(min=1 / 16)
+        return k.masked_fill_(~(span > 0), 1.0)

@@ -1,244 +1,29 @@
-"""Number formats: which reals a code can stand for, and how many bits a code costs."""
+"""Number formats: which reals a code can stand for, and what a code costs. The union of the final classes, by name.
+
+Every format has `name`, `bits`, `max` (its largest value), `signed`, `has_zero` (small numbers become zero) and `values`, and
+three functions: `round(y, u)` to the grid, `encode(v)` to codes and `decode(codes)` back, all in the format's own units.
+"""
 
 import difflib
-import math
 import re
-from dataclasses import dataclass
-from functools import cached_property
-
-import torch
-from torch import Tensor
 
 from pennyweight.numerics.codebooks import CODEBOOKS, Codebook
-from pennyweight.numerics.companding import LogRange
-from pennyweight.numerics.rounding import look_up, on_integers_, table
+from pennyweight.numerics.companding import Expanded, LogRange
+from pennyweight.numerics.integers import Integer, Shifted
+from pennyweight.numerics.minifloats import MINIFLOATS, Minifloat
 
-LARGEST_BITS = 8
+Format = Integer | Shifted | Minifloat | Codebook | LogRange | Expanded
 
-
-@dataclass(frozen=True)
-class Integer:
-    """Symmetric integers -max .. max, times `unit`; the code -2^(bits-1) is never produced.
-
-    Ancestor: `ternary` and int2 hold the same three numbers; they differ in how the scale is estimated.
-    """
-
-    name: str
-    bits: int
-    unit: float = 1.0
-
-    signed = True
-    has_zero = True
-
-    @property
-    def largest_code(self) -> int:
-        return 2 ** (self.bits - 1) - 1
-
-    @property
-    def max(self) -> float:
-        return self.largest_code * self.unit
-
-    @cached_property
-    def values(self) -> tuple[float, ...]:
-        return tuple(code * self.unit for code in range(-self.largest_code, self.largest_code + 1))
-
-    def round_(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """In place: the nearest value, or with noise `u` one of the two neighbours."""
-        if self.unit != 1.0:
-            y.mul_(1 / self.unit)
-        on_integers_(y, u).clamp_(-self.largest_code, self.largest_code)
-        return y if self.unit == 1.0 else y.mul_(self.unit)
-
-    def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """`y` in the format's own units -> nearest value (ties to even) or, with uniform `u`, stochastic; saturates."""
-        return self.round_(y.clone(), u)
-
-    def encode(self, v: Tensor) -> Tensor:
-        """Values on the grid -> int8 codes."""
-        return (v if self.unit == 1.0 else v / self.unit).to(torch.int8)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """int8 codes -> float32 values."""
-        return codes.to(torch.float32) if self.unit == 1.0 else codes.to(torch.float32).mul_(self.unit)
-
-
-@dataclass(frozen=True)
-class Shifted:
-    """Integers 0 .. 2^bits - 1 that stand for any interval, by an integer zero point kept beside the scale."""
-
-    name: str
-    bits: int
-
-    signed = False
-    has_zero = True
-
-    @property
-    def max(self) -> float:
-        return float(2**self.bits - 1)
-
-    @cached_property
-    def values(self) -> tuple[float, ...]:
-        return tuple(float(code) for code in range(2**self.bits))
-
-    def round_(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """In place: the nearest value, or with noise `u` one of the two neighbours."""
-        return on_integers_(y, u).clamp_(0, self.max)
-
-    def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """`y` in the format's own units -> nearest value (ties to even) or, with uniform `u`, stochastic; saturates."""
-        return self.round_(y.clone(), u)
-
-    def encode(self, v: Tensor) -> Tensor:
-        """Values on the grid -> uint8 codes."""
-        return v.nan_to_num(0.0).to(torch.uint8)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """uint8 codes -> float32 values."""
-        return codes.to(torch.float32)
-
-
-@dataclass(frozen=True)
-class Minifloat:
-    """Floating point in few bits: (-1)^S 2^(E-bias) (1 + M/2^mantissa), and subnormals at E = 0.
-
-    Source: OCP Microscaling v1.0 (e4m3, e5m2, e3m2, e2m3, e2m1); bf16 and fp16 as reference rungs.
-    """
-
-    name: str
-    exponent: int
-    mantissa: int
-    bias: int
-    max: float
-
-    signed = True
-    has_zero = True
-
-    @property
-    def bits(self) -> int:
-        return 1 + self.exponent + self.mantissa
-
-    @property
-    def emax(self) -> int:
-        """Exponent of the largest value."""
-        return math.frexp(self.max)[1] - 1
-
-    @property
-    def emin(self) -> int:
-        """Exponent of the smallest normal value."""
-        return 1 - self.bias
-
-    def _magnitude(self, code: int) -> float:
-        field, fraction = code >> self.mantissa, code & ((1 << self.mantissa) - 1)
-        if field == 0:
-            return math.ldexp(fraction, self.emin - self.mantissa)
-        return math.ldexp((1 << self.mantissa) + fraction, field - self.bias - self.mantissa)
-
-    @cached_property
-    def magnitudes(self) -> tuple[float, ...]:
-        """The non-negative values by code; codes above the largest stand for Inf and NaN and are never produced."""
-        every = (self._magnitude(code) for code in range(1 << (self.bits - 1)))
-        return tuple(value for value in every if value <= self.max)
-
-    @cached_property
-    def values(self) -> tuple[float, ...]:
-        return (*(-value for value in reversed(self.magnitudes[1:])), *self.magnitudes)
-
-    @cached_property
-    def decoded(self) -> tuple[float, ...]:
-        """What every code of the format stands for, specials included."""
-        top = len(self.magnitudes)
-        inf = self.name == "e5m2"  # IEEE specials; e4m3 has one NaN, the others none
-        rest = [math.inf if inf and code == top else math.nan for code in range(top, 1 << (self.bits - 1))]
-        half = [*self.magnitudes, *rest]
-        return (*half, *(-value for value in half))
-
-    def _power(self, y: Tensor) -> Tensor:
-        """2^exponent of y, constant below the smallest normal: the gap between neighbours times 2^mantissa."""
-        if y.dtype == torch.float64:
-            power = y.view(torch.int64).bitwise_and(0x7FF0000000000000).view(torch.float64)
-        else:
-            power = y.view(torch.int32).bitwise_and(0x7F800000).view(torch.float32)
-        return power.clamp_(min=2.0**self.emin)
-
-    def round_(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """In place: the nearest value, or with noise `u` one of the two neighbours."""
-        if self.bits > LARGEST_BITS:
-            return self._native_(y, u)
-        power = self._power(y.clamp_(-self.max, self.max))
-        if u is not None:
-            step = power.mul_(2.0**-self.mantissa)
-            return on_integers_(y.div_(step), u).mul_(step)
-        # The last bit of this sum weighs one step, so that adding rounds to nearest, ties to even, as the processor does.
-        shift = power.mul_(1.5 * 2.0 ** ((52 if y.dtype == torch.float64 else 23) - self.mantissa))
-        return y.add_(shift).sub_(shift)
-
-    def _native_(self, y: Tensor, u: Tensor | None) -> Tensor:
-        if u is None:
-            return y.copy_(y.to(NATIVE[self.name]))
-        finite = y.isfinite()
-        step = self._power(y.clamp(-self.max, self.max)).mul_(2.0**-self.mantissa)
-        rounded = on_integers_(y / step, u).mul_(step).clamp_(-self.max, self.max)
-        return y.copy_(torch.where(finite, rounded, y))
-
-    def round(self, y: Tensor, u: Tensor | None = None) -> Tensor:
-        """`y` in the format's own units -> nearest value (ties to even) or, with uniform `u`, stochastic; saturates.
-
-        bf16, fp16 and fp32 overflow to Inf to nearest, as torch's own casts do.
-        """
-        return self.round_(y.clone(), u)
-
-    @cached_property
-    def _code_of(self) -> tuple[int, ...]:
-        """The code of each multiple of the smallest value, from -max to max; multiples between the values have code 0."""
-        least = self.magnitudes[1]
-        ends = round(self.max / least)
-        codes = [0] * (2 * ends + 1)
-        for code, value in enumerate(self.magnitudes):
-            codes[ends + round(value / least)] = code
-            codes[ends - round(value / least)] = code | (1 << (self.bits - 1) if code else 0)
-        return tuple(codes)
-
-    def encode(self, v: Tensor) -> Tensor:
-        """Values on the grid -> uint8 codes: sign, exponent, mantissa from the high bit (bf16, fp16: themselves)."""
-        if self.bits > LARGEST_BITS:
-            return v.to(NATIVE[self.name])
-        if self.bits == LARGEST_BITS:
-            return v.to(_TORCH_FLOAT8[self.name]).view(torch.uint8)
-        multiple = v.mul(1 / self.magnitudes[1]).add_(len(self._code_of) // 2).to(torch.int32).clamp_(min=0)
-        return look_up(table(self._code_of, v, torch.uint8), multiple)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """uint8 codes -> float32 values."""
-        if self.bits > LARGEST_BITS:
-            return codes.to(torch.float32)
-        return look_up(table(self.decoded, codes, torch.float32), codes)
-
-
-NATIVE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_TORCH_FLOAT8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
-
-
-Format = Integer | Shifted | Minifloat | Codebook | LogRange
-
-_MINIFLOATS = {
-    "e4m3": Minifloat("e4m3", 4, 3, 7, 448.0),
-    "e5m2": Minifloat("e5m2", 5, 2, 15, 57344.0),
-    "e3m2": Minifloat("e3m2", 3, 2, 3, 28.0),
-    "e2m3": Minifloat("e2m3", 2, 3, 1, 7.5),
-    "e2m1": Minifloat("e2m1", 2, 1, 1, 6.0),
-    "bf16": Minifloat("bf16", 8, 7, 127, 2.0**127 * (2 - 2.0**-7)),
-    "fp16": Minifloat("fp16", 5, 10, 15, 65504.0),
-    "fp32": Minifloat("fp32", 8, 23, 127, 2.0**127 * (2 - 2.0**-23)),
-}
 FORMATS: dict[str, Format] = {
     **{f"int{bits}": Integer(f"int{bits}", bits) for bits in range(2, 9)},
     **{f"uint{bits}": Shifted(f"uint{bits}", bits) for bits in range(2, 9)},
     "ternary": Integer("ternary", 2),
     "mxint8": Integer("mxint8", 8, 1 / 64),
-    **_MINIFLOATS,
+    **MINIFLOATS,
     **CODEBOOKS,
     "log8": LogRange("log8", 8, 40.0),
     "log4": LogRange("log4", 4, 20.0),
+    "expand_e4m3": Expanded("expand_e4m3"),
 }
 
 

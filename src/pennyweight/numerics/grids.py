@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from pennyweight.numerics.codebooks import Codebook
-from pennyweight.numerics.companding import LogRange
-from pennyweight.numerics.formats import Format, Integer, Minifloat, Shifted, format
+from pennyweight.numerics.companding import Expanded, LogRange
+from pennyweight.numerics.formats import Format, format
+from pennyweight.numerics.integers import Integer, Shifted
+from pennyweight.numerics.minifloats import Minifloat
 from pennyweight.numerics.rounding import look_up, on_integers_, table
 from pennyweight.numerics.scales import Scale
 
@@ -30,12 +32,14 @@ class Grid:
 
 
 def estimator(element: Format) -> str:
-    """What of a group decides its scale: absmax, mean_abs (ternary), minmax (shifted) or range (log)."""
+    """What of a group decides its scale: absmax, mean_abs (ternary), minmax (shifted), range or spread."""
     match element:
         case Shifted():
             return "minmax"
         case LogRange():
             return "range"
+        case Expanded():
+            return "spread"
         case Integer(name="ternary"):
             return "mean_abs"
     return "absmax"
@@ -48,6 +52,8 @@ def measure(view: Tensor, dims: tuple[int, ...], what: str) -> tuple[Tensor, ...
             return view.amin(dims, keepdim=True), view.amax(dims, keepdim=True)
         case "range":
             return view.amax(dims, keepdim=True), _least_positive(view, dims)
+        case "spread":
+            return view.abs().amax(dims, keepdim=True), _least_positive(view, dims)
         case "mean_abs":
             return (view.abs().sum(dims, keepdim=True),)
     return (view.abs().amax(dims, keepdim=True),)
@@ -66,7 +72,8 @@ def _least_positive(view: Tensor, dims: tuple[int, ...]) -> Tensor:
 COMBINE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], ...]] = {
     "absmax": (torch.maximum,),
     "minmax": (torch.minimum, torch.maximum),
-    "range": (torch.maximum, torch.minimum),
+    "range": (torch.maximum, torch.fmin),
+    "spread": (torch.maximum, torch.fmin),
     "mean_abs": (torch.add,),
 }
 
@@ -82,6 +89,10 @@ def solve(
             return _shifted(scale, element, *statistics)
         case LogRange():
             return _logarithmic(element, *statistics)
+        case Expanded():
+            high, low = statistics
+            grid = _plain(high.clone(), dead=high < TINY)
+            return Grid(grid.divisor, grid.scale, grid.stored, extra=element.power(high, low))
     a = statistics[0] if estimator(element) == "absmax" else statistics[0] / count
     vmax = element.max
     a = a.clamp(min=scale.floor) if scale.floor else a
@@ -174,7 +185,7 @@ def _shifted(scale: Scale, element: Shifted, low: Tensor, high: Tensor) -> Grid:
 
 def _logarithmic(element: LogRange, high: Tensor, low: Tensor) -> Grid:
     grid = _plain(high.clone(), dead=high < TINY)
-    span = (high / torch.minimum(low, high)).log2_().clamp_(0.0, element.octaves)
+    span = (high / torch.fmin(low, high)).log2_().clamp_(0.0, element.octaves)
     span = span.masked_fill(~(grid.scale > 0), 0.0)
     return Grid(grid.divisor, grid.scale, grid.stored, extra=span)
 
@@ -205,7 +216,7 @@ def levels(element: Format, scale: Scale, grid: Grid, x: Tensor, u: Tensor | Non
     match element:
         case Codebook():
             return element.index(y, u)
-        case LogRange():
+        case LogRange() | Expanded():
             return element.index(y, u, grid.extra)
         case Shifted():
             offset = published_offset(element, scale)
@@ -218,7 +229,7 @@ def reals(element: Format, grid: Grid, level: Tensor) -> Tensor:
     match element:
         case Codebook():
             return look_up(table(element.values, grid.scale), level.to(torch.int32)).mul_(grid.scale)
-        case LogRange():
+        case LogRange() | Expanded():
             return element.spread(level, grid.extra).mul_(grid.scale)
         case Shifted():
             return (level + grid.zero).mul_(grid.scale)
@@ -232,6 +243,8 @@ def write_levels(element: Format, scale: Scale, level: Tensor) -> Tensor:
             return _uint8(level)
         case LogRange():
             return _uint8(element.steps - level)
+        case Expanded():
+            return element.stored.encode(level)
         case Shifted():
             return element.encode(level + published_offset(element, scale))
     return element.encode(level)
@@ -249,6 +262,8 @@ def read_levels(element: Format, scale: Scale, codes: Tensor, dtype: torch.dtype
             return codes.to(dtype)
         case LogRange():
             return element.steps - codes.to(dtype)
+        case Expanded():
+            return element.stored.decode(codes).to(dtype)
         case Shifted():
             return codes.to(dtype).sub_(published_offset(element, scale))
     return element.decode(codes).to(dtype)

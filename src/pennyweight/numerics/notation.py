@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import get_args
 
 from pennyweight.numerics.casts import Cast
-from pennyweight.numerics.formats import LARGEST_BITS, Format, format
+from pennyweight.numerics.companding import Expanded
+from pennyweight.numerics.formats import Format, format
+from pennyweight.numerics.minifloats import LARGEST_BITS
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import MX_BLOCK, NV_BLOCK, PUBLISHED_FLOOR, Granularity, Scale
 
@@ -27,7 +29,7 @@ def usual_scale(element: Format) -> Scale:
     if element.name in _USUAL:
         return _USUAL[element.name]
     if re.match(r"u?dynamic|linear_nz|sqrt_nz|expand", element.name):
-        return Scale("block", 256 if element.bits == LARGEST_BITS else 128)
+        return Scale("block", 256 if element.bits == LARGEST_BITS and not isinstance(element, Expanded) else 128)
     return Scale("block", MX_BLOCK, "e8m0") if element.name == "mxint8" else Scale("row")
 
 
