@@ -10,3 +10,5 @@ from pennyweight.kernels.products import multiply as multiply
 from pennyweight.kernels.products import product as product
 from pennyweight.kernels.products import real_reason as real_reason
 from pennyweight.kernels.products import slow_reason as slow_reason
+from pennyweight.kernels.writes import is_fused as is_fused
+from pennyweight.kernels.writes import write_rows as write_rows

@@ -66,10 +66,10 @@ class Shared:
     def write(self, x: Tensor, matrix: Tensor, cast: Cast) -> Quantized:
         """`matrix` (the rows of `x`) written by `cast`, or the copy made when `x` was last written by it."""
         if x.is_inference():  # such a tensor does not count its changes
-            return cast.write(matrix)
+            return Raw(matrix, cast).write()
         if self._last and self._last[0]() is x and self._last[1:3] == (x._version, cast):
             return self._last[3]
-        written = cast.write(matrix)
+        written = Raw(matrix, cast).write()
         self._last = (ref(x, self._forget), x._version, cast, written)
         return written
 

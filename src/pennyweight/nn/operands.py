@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pennyweight.kernels import Codes, codes_of
+from pennyweight.kernels import Codes, codes_of, is_fused, write_rows
 from pennyweight.kernels import multiply as multiply_codes
 from pennyweight.numerics import Cast, Hadamard, Quantized
 
@@ -19,27 +19,42 @@ class Raw:
     tensor: Tensor
     cast: Cast | None = None
     key: int | None = None
+    fold: Tensor | None = None  # [1, k]: the other operand's scales, by which this one is multiplied before it is cast
 
     @property
     def rotation(self) -> Hadamard | None:
         return None if self.cast is None else self.cast.rotation
 
     def write(self) -> Quantized:
-        assert self.cast is not None
-        return self.cast.write(self.tensor, self.key)
+        cast = self.cast
+        assert cast is not None
+        if self.tensor.is_contiguous() and is_fused(cast, self.tensor):
+            codes = write_rows(self.tensor, fold=self.fold)
+            assert codes.scales is not None
+            return Quantized(codes.numbers, codes.scales, None, None, tuple(self.tensor.shape), cast)
+        return cast.write(self._folded(), self.key)
 
     def codes(self) -> Codes:
+        assert self.cast is not None
+        if is_fused(self.cast, self.tensor):
+            return write_rows(self.tensor, fold=self.fold)
         return codes_of(self.write())
 
     def values(self, *, rotated: bool) -> Tensor:
+        tensor = self._folded()
         if self.cast is None:
-            return self.tensor
-        return (self.cast.rounded if rotated else self.cast)(self.tensor, self.key)
+            return tensor
+        return (self.cast.rounded if rotated else self.cast)(tensor, self.key)
 
     def folded(self, scales: Tensor) -> "Raw":
-        """The same tensor times the other operand's scales, one a column of this one."""
-        wide = torch.float64 if torch.float64 in (self.tensor.dtype, scales.dtype) else torch.float32
-        return replace(self, tensor=self.tensor.to(wide) * scales)
+        """The same tensor times the other operand's scales [1, k] or [1, 1], one a column of this one."""
+        return replace(self, fold=scales)
+
+    def _folded(self) -> Tensor:
+        if self.fold is None:
+            return self.tensor
+        wide = torch.float64 if torch.float64 in (self.tensor.dtype, self.fold.dtype) else torch.float32
+        return self.tensor.to(wide) * self.fold
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""Writes: a matrix as 8-bit codes with one scale a row, in as few passes over memory as PyTorch's operators allow.
+
+What `Cast.write` gives, bit for bit, for the casts that integer products are made of; two things more: numbers are
+multiplied by another operand's scales on the way (folding), and a transposed matrix is written where it lies.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pennyweight.kernels.products import Codes
+from pennyweight.numerics import Cast, Integer, Scale
+
+CHUNK = 1 << 16  # numbers handled at once: two float32 buffers of 256 kB stay in a core's second-level cache
+TINY = 2.0**-126  # smallest normal float32: a group whose scale would lie below it is written as zeros
+PLAIN = Scale("row")
+
+
+def is_fused(cast: Cast, x: Tensor) -> bool:
+    """Whether `write_rows` knows this cast of this tensor: integers of 8 bits, a float32 scale a row, nearest."""
+    return (
+        isinstance(cast.format, Integer)
+        and cast.format.bits == 8
+        and cast.format.unit == 1.0
+        and cast.scale == PLAIN
+        and cast.rounding == "nearest"
+        and cast.rotation is None
+        and x.dim() == 2
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and x.device.type == "cpu"
+        and x.numel() > 0
+    )
+
+
+def write_rows(x: Tensor, *, fold: Tensor | None = None) -> Codes:
+    """x [R, C], times `fold` [1, C] or [1, 1] where given, in int8 with one scale a row; x.T may be the one in memory.
+
+    Ancestor: fold None is Cast(int8, row).write(x), codes and scales bit for bit.
+    """
+    lies_turned = x.stride(0) == 1 and x.stride(1) != 1
+    if lies_turned:
+        numbers, scales = _columns(x.T, None if fold is None else fold.T)
+        return Codes(numbers.T, scales.T)
+    return Codes(*_rows(x, fold))
+
+
+def _rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One scale a row, a chunk of rows at a time: read once, written once."""
+    R, C = x.shape
+    numbers = torch.empty(R, C, dtype=torch.int8)
+    scales = torch.empty(R, 1)
+    height = min(R, max(1, CHUNK // C))
+    buffer, magnitude = torch.empty(height, C), torch.empty(height, C)
+    for start in range(0, R, height):
+        part = x[start : start + height]
+        y = buffer[: part.shape[0]].copy_(part)
+        if fold is not None:
+            y.mul_(fold)
+        largest = torch.abs(y, out=magnitude[: part.shape[0]]).amax(1, keepdim=True)
+        divisor, scale = _scale(largest)
+        scales[start : start + height] = scale
+        numbers[start : start + height] = y.div_(divisor).round_()
+    return numbers, scales
+
+
+def _columns(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One scale a column, [1, C]: the largest magnitudes first, then the codes; `fold` [R, 1]."""
+    R, C = x.shape
+    numbers = torch.empty(R, C, dtype=torch.int8)
+    height = min(R, max(1, CHUNK // C))
+    buffer, magnitude = torch.empty(height, C), torch.empty(height, C)
+
+    def folded(start: int) -> Tensor:
+        part = x[start : start + height]
+        y = buffer[: part.shape[0]].copy_(part)
+        return y if fold is None else y.mul_(fold if fold.shape[0] == 1 else fold[start : start + height])
+
+    largest = torch.zeros(1, C)
+    for start in range(0, R, height):
+        y = folded(start)
+        torch.maximum(largest, torch.abs(y, out=magnitude[: y.shape[0]]).amax(0, keepdim=True), out=largest)
+    divisor, scales = _scale(largest)
+    for start in range(0, R, height):
+        numbers[start : start + height] = folded(start).div_(divisor).round_()
+    return numbers, scales
+
+
+def _scale(largest: Tensor) -> tuple[Tensor, Tensor]:
+    """What each group is divided by, and its scale: 0 for a group of zeros, NaN for one that is not finite."""
+    scale = largest / 127.0
+    dead = largest < 127.0 * TINY
+    scale = torch.where(scale.isfinite(), scale.masked_fill(dead, 0.0), math.nan)
+    return scale.masked_fill(dead, math.inf), scale
