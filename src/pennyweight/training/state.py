@@ -71,11 +71,14 @@ class Training:
         own = untied(self.model.state_dict())
         if own.keys() != saved.model.keys():
             names = ", ".join(sorted(own.keys() ^ saved.model.keys())[:3])
-            raise ValueError(f"the checkpoint is of another model: the tensors {names} are in only one of the two")
+            raise ValueError(f"it is of another model: the tensors {names} are in only one of the two")
         for name, tensor in own.items():
             tensor.copy_(saved.model[name])
         self.optimizer.load_state_dict(saved.optimizer)
         state: dict[str, Any] = saved.state
+        for name in ("noise", "sampler", "progress", "ledger_lines"):
+            if name not in state:
+                raise ValueError(f"it does not hold its {name!r}")
         self.conversion.counter.load(state["noise"])
         self.sampler.position = state["sampler"]
         self.progress = Progress(**state["progress"])

@@ -106,7 +106,10 @@ def _resume(training: Training, place: Path) -> int:
         return 0
     for sentence in told:
         logger.warning("%s; going on from %s", sentence, path.name)
-    return training.restore(load(path))
+    try:
+        return training.restore(load(path))
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path} does not fit this run: {error}") from None
 
 
 def _check_room(place: Path, predicted: Categories) -> None:
