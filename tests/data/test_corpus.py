@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from pennyweight.data import Corpus, Sampler, corpus, documents, prepare, validation_batches
+from pennyweight.data.tokenizer import END, train
 
 PREPARE = """
 import sys, time
@@ -67,8 +69,6 @@ def test_the_tokens_of_both_parts_decode_to_exactly_the_documents(text_file: str
 
 def test_the_tokenizer_is_trained_on_the_training_part_only(text_file: str, tmp_path: Path) -> None:
     made = prepare(text_file, tokenizer="bpe-400", cache=tmp_path)
-    from pennyweight.data.tokenizer import train
-
     texts = parts_of(made)["train"]
     assert train(texts, 400).backend_tokenizer.to_str() == made.tokenizer.backend_tokenizer.to_str()
 
@@ -221,6 +221,38 @@ def test_a_wrong_tokenizer_or_share_is_said_before_anything_is_written(text_file
     with pytest.raises(ValueError, match="validation is a share"):
         prepare(text_file, tokenizer="bpe-260", validation=0.0, cache=tmp_path)
     assert not list(tmp_path.glob("corpora/*"))
+
+
+def test_a_corpus_of_relatives_says_how_little_is_held_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    same = "".join(f"line {index} of them all\n" for index in range(100))
+    for index in range(20):
+        (tmp_path / f"{index}.txt").write_text(f"head {index}\n{same}")
+    (tmp_path / "other.txt").write_text("something else\n" * 20)
+    made = prepare(str(tmp_path), tokenizer="bpe-260", cache=tmp_path / "cache")
+    assert made.manifest["train"]["documents"] == made.manifest["split"]["largest_cluster_documents"] == 20
+    assert "of the data could be held back for validation: 20 documents" in caplog.text
+
+
+def test_a_file_whose_name_is_no_utf8_is_read_like_any_other(tmp_path: Path) -> None:
+    root = tmp_path / "corpus"
+    root.mkdir()
+    for index in range(30):
+        (root / os.fsdecode(b"\xff%d.txt" % index)).write_text(f"text number {index}\n" * 3)
+    (root / os.fsdecode(b"\xfe")).write_bytes(b"\xff")
+    made = prepare(str(root), tokenizer="bpe-260", cache=tmp_path / "cache")
+    assert made.manifest["train"]["documents"] + made.manifest["valid"]["documents"] == 30
+    assert len(made.manifest["left_out"]) == 1
+
+
+def test_a_vocabulary_with_gaps_is_as_large_as_its_largest_number(text_file: str, tmp_path: Path) -> None:
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"are": 70_000, "?": 1, END: 0}, unk_token="?"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    (tmp_path / "words").mkdir()
+    words.save(str(tmp_path / "words/tokenizer.json"))
+    made = prepare(text_file, tokenizer=str(tmp_path / "words"), cache=tmp_path)
+    assert made.vocab_size == 70_001
+    assert made.train.dtype == np.uint32
+    assert set(made.train.tolist()) == {0, 1, 70_000}
 
 
 def test_any_hugging_face_tokenizer_can_be_taken(text_file: str, tmp_path: Path) -> None:

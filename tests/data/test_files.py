@@ -11,7 +11,7 @@ import pytest
 from pennyweight.data.files import file_rows, folder_documents, read_all, text_column, walk
 
 
-def parquet(path: Path, **columns: list[object]) -> Path:
+def parquet(path: Path, **columns: object) -> Path:
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     return path
 
@@ -73,6 +73,24 @@ def test_a_file_that_may_not_be_opened_is_left_out_with_its_reason(tmp_path: Pat
     assert left_out == [("gone.txt", "it cannot be read (No such file or directory)")]
 
 
+def test_a_folder_that_may_not_be_opened_is_left_out_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open.txt").write_text("text")
+    scan = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found, left_out = walk(tmp_path)
+    assert [name for name, _ in found] == ["open.txt"]
+    assert left_out == [("closed", "it cannot be read (Permission denied)")]
+
+
 def test_a_large_file_is_read_whole_where_its_beginning_is_text(tmp_path: Path) -> None:
     text = "ü" * 600_000  # the first mebibyte ends inside no character here, one byte later inside one
     (tmp_path / "a").write_text(text)
@@ -112,6 +130,12 @@ def test_json_lines_without_a_text_say_which_line_and_what_it_holds(line: str, r
 def test_parquet_gives_a_document_a_row_and_null_is_blank(tmp_path: Path) -> None:
     content = parquet(tmp_path / "f.parquet", n=[1, 2, 3], body=["a", None, "c"]).read_bytes()
     assert file_rows("f.parquet", content, None) == [("f.parquet#0", "a"), ("f.parquet#1", ""), ("f.parquet#2", "c")]
+
+
+def test_parquet_strings_of_every_kind_are_text(tmp_path: Path) -> None:
+    for kind in (pyarrow.string(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())):
+        content = parquet(tmp_path / "f.parquet", body=pyarrow.array(["a", "b", "a"], kind)).read_bytes()
+        assert [text for _, text in file_rows("f.parquet", content, None)] == ["a", "b", "a"]
 
 
 def test_parquet_without_a_text_column_says_what_it_has(tmp_path: Path) -> None:

@@ -123,6 +123,17 @@ def test_a_cluster_larger_than_the_share_trains_and_smaller_ones_are_held_back()
     assert len(parts.clusters[0]) == 50
 
 
+def test_where_all_clusters_exceed_the_share_the_smallest_is_held_back() -> None:
+    texts = [f"{index}" * size for index, size in enumerate((900, 1000, 1100, 800))]
+    assert split(texts, 0.05).valid == (3,)
+
+
+def test_a_crumb_is_not_all_that_is_held_back() -> None:
+    texts = ["a" * 1000, "b" * 1000, "c" * 900, "d"]
+    assert set(split(texts, 0.05).valid) == {2, 3}
+    assert set(split(["a" * 1000, "d"], 0.05).valid) == {1}
+
+
 @pytest.mark.parametrize("validation", [0.0, -0.1, 0.6, 1.0])
 def test_a_share_outside_its_range_is_refused(validation: float) -> None:
     with pytest.raises(ValueError, match="validation is a share"):

@@ -97,6 +97,16 @@ def test_a_tokenizer_without_an_end_gets_one(tmp_path: Path) -> None:
     assert [tokens.tolist() for tokens in encode(made, ["a b c"])] == [[0, 1, 2, 3]]
 
 
+def test_a_tokenizer_saved_while_it_cut_long_texts_cuts_none(small: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer.from_str(small.backend_tokenizer.to_str())
+    backend.enable_truncation(4)
+    backend.enable_padding(length=8)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    text = "the cat sat on the mat " * 20
+    (tokens,) = encode(load(tmp_path), [text])
+    assert small.decode(tokens[:-1].tolist()) == text
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
     [

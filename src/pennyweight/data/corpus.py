@@ -148,7 +148,7 @@ def _build(
     made = make(tokenizer, train)
     made.save_pretrained(str(folder / TOKENIZER))
     progress(f"encoding {sum(map(len, texts)) / 1e6:.1f} million characters")
-    size = len(made)
+    size = max(made.get_vocab().values()) + 1  # not len(made): the numbers of a taken vocabulary may have gaps
     manifest: dict[str, Any] = {
         "layout": LAYOUT,
         "key": key,
@@ -164,9 +164,21 @@ def _build(
         "valid": {**write_shard(folder / "valid.bin", encode(made, valid), size), **_counts(valid)},
         "left_out": [list(entry) for entry in documents.left_out],
     }
+    _warn_if_short(manifest)
     manifest["bytes_per_token"] = manifest["valid"]["bytes"] / manifest["valid"]["tokens"]
     manifest["hash"] = _corpus_hash(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _warn_if_short(manifest: dict[str, Any]) -> None:
+    held, trained = manifest["valid"]["bytes"], manifest["train"]["bytes"]
+    if 2 * held < manifest["split"]["validation"] * (held + trained):
+        logger.warning(
+            "only %.2g %% of the data could be held back for validation: %d documents that share most of their lines "
+            "must stay on one side",
+            100 * held / (held + trained),
+            manifest["split"]["largest_cluster_documents"],
+        )
 
 
 def _source_entry(documents: Documents, read: Source) -> dict[str, Any]:

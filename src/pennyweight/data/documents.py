@@ -87,7 +87,7 @@ def cut_long(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def without_blank(parts: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(documents with something in them, the blank ones as left out: files one by one, rows and pieces counted a file)."""
+    """(documents that hold something, the blank ones as left out: files by name, rows and pieces as a number)."""
     kept: list[tuple[str, str]] = []
     files: list[str] = []
     parts_of: Counter[str] = Counter()
@@ -107,7 +107,8 @@ def content_hash(pieces: Iterable[tuple[str, bytes]]) -> str:
     """SHA-256 of named contents; lengths are written down so that no two lists of contents look alike."""
     digest = hashlib.sha256()
     for name, content in pieces:
-        digest.update(f"{len(name.encode())} {len(content)} ".encode())
-        digest.update(name.encode())
+        label = name.encode("utf-8", "surrogateescape")  # a file name need not be UTF-8
+        digest.update(f"{len(label)} {len(content)} ".encode())
+        digest.update(label)
         digest.update(content)
     return digest.hexdigest()

@@ -21,7 +21,11 @@ def walk(root: Path) -> tuple[list[tuple[str, Path]], list[tuple[str, str]]]:
     """
     found: list[tuple[str, Path]] = []
     left_out: list[tuple[str, str]] = []
-    for folder, folders, files in os.walk(root):
+
+    def closed(error: OSError) -> None:
+        left_out.append((Path(error.filename).relative_to(root).as_posix(), f"it cannot be read ({error.strerror})"))
+
+    for folder, folders, files in os.walk(root, onerror=closed):
         here = Path(folder)
         for entry in sorted([*folders, *files]):
             path = here / entry
@@ -141,7 +145,7 @@ def _parquet_texts(content: bytes, column: str | None) -> list[str]:
 
 
 def _is_string(kind: str) -> bool:
-    return kind in {"string", "large_string", "string_view"}
+    return kind.removeprefix("dictionary<values=").split(",")[0] in {"string", "large_string", "string_view"}
 
 
 def text_column(names: list[str], strings: list[str]) -> str:

@@ -52,8 +52,9 @@ def split(texts: Sequence[str], validation: float) -> Split:
 
 
 def _hold_back(clusters: list[tuple[int, tuple[int, ...]]], validation: float) -> list[tuple[int, ...]]:
-    """Clusters in the given order until the share is reached, passing over those that would exceed it."""
-    wanted = validation * sum(size for size, _ in clusters)
+    """Clusters in the given order until the share is reached, passing over those that would exceed it; never all."""
+    total = sum(size for size, _ in clusters)
+    wanted = validation * total
     chosen: list[tuple[int, ...]] = []
     held = 0
     for size, cluster in clusters:
@@ -62,9 +63,13 @@ def _hold_back(clusters: list[tuple[int, tuple[int, ...]]], validation: float) -
         if held + size <= wanted * (1 + SLACK):
             chosen.append(cluster)
             held += size
-    if chosen:
-        return chosen
-    return [min(clusters, key=lambda entry: entry[0])[1]]  # every cluster is larger than the share: the smallest one
+    rest = sorted((entry for entry in clusters if entry[1] not in chosen), key=lambda entry: entry[0])
+    for size, cluster in rest:  # those passed over are larger than the share: the smallest, until half of it is held
+        if held >= wanted / 2 or (chosen and held + size > total / 2):
+            break
+        chosen.append(cluster)
+        held += size
+    return chosen
 
 
 def related(texts: Sequence[str]) -> list[tuple[int, ...]]:

@@ -100,6 +100,8 @@ def load(name: str | Path) -> "PreTrainedTokenizerFast":
             f"tokenizer {str(name)!r} is neither 'bpe-N' nor a folder or hub name whose tokenizer.json can be read"
             f"{_hint(str(name))}"
         ) from error
+    tokenizer.backend_tokenizer.no_truncation()  # some are saved as they were last used, cutting what is long
+    tokenizer.backend_tokenizer.no_padding()
     if tokenizer.eos_token is None:
         tokenizer.add_special_tokens({"eos_token": END})
     return tokenizer
