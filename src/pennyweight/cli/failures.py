@@ -11,7 +11,9 @@ import typer
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 # the root of everything typer says about a wrong command line; typer 0.29 moved it, so it is found by name
-USAGE_ERROR = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+USAGE_ERROR: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
 BAD_REQUEST = (ValueError, TypeError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pennyweight.experiments.results import Row, Standing, Table
 from pennyweight.experiments.statistics import THRESHOLDS
-from pennyweight.experiments.wording import NOTHING, count, number, percent, size
+from pennyweight.experiments.wording import NOTHING, bracket, count, number, percent, size
 
 SHADES = 8  # colours of the template's palette; 0 is ink, for the baseline
 LABEL_ROOM = 7.5  # percent of a chart's height that one line of words takes
@@ -281,7 +281,7 @@ def costs(table: Table) -> Costs | None:
         Cost(
             one.recipe, shade, at(cost.mean), tuple(at(value) for value in cost.values) if len(cost.values) > 1 else (),
             (at(cost.low), at(cost.high)) if cost.low is not None and cost.high is not None else None,
-            cost.mean > high, percent(cost.mean) + (f" ± {number(cost.half, 2)}" if cost.half is not None else ""),
+            cost.mean > high, " ".join(filter(None, [percent(cost.mean), bracket(cost, 2)])),
             one.verdict,
         )
         for one, shade, cost in told

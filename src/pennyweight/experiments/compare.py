@@ -30,7 +30,7 @@ def in_fresh_process(run: Run, folder: Path, progress: bool) -> Answer:
 
     Ctrl-C is handed on: the run saves, then KeyboardInterrupt rises here. Errors: none; they are in the answer.
     """
-    command = [sys.executable, "-m", "pennyweight.experiments.worker"]
+    command = [sys.executable, "-c", "from pennyweight.experiments.worker import main; main()"]
     # a process group of its own, so that a Ctrl-C at the terminal reaches the run once, through us, and not twice
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
         assert process.stdin

@@ -55,9 +55,12 @@ def model_folder(path: Path) -> Path:
 def load_model(folder: Path) -> PreTrainedModel:
     """The model in float32. Errors: ValueError for a folder that is no complete causal language model."""
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        loaded: Any = (
+            AutoModelForCausalLM.from_pretrained(  # Any: output_loading_info makes it a pair, which stubs hide
+                folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
         )
+        model, told = loaded
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise ValueError(f"the model in {str(folder)!r} cannot be loaded: {reason}") from None
@@ -71,7 +74,7 @@ def load_model(folder: Path) -> PreTrainedModel:
 class Text:
     """Tokens to predict, and what they stand for."""
 
-    tokens: NDArray[np.unsignedinteger]
+    tokens: NDArray[np.integer]
     bytes: float
     documents: int
     name: str
@@ -100,7 +103,7 @@ def own_validation(folder: Path) -> Text:
     )
 
 
-def windows(tokens: NDArray[np.unsignedinteger], context: int, batch: int) -> Iterator[Tensor]:
+def windows(tokens: NDArray[np.integer], context: int, batch: int) -> Iterator[Tensor]:
     """int64 [up to batch, n + 1], n = context in all but the last piece: each token but the first is predicted once."""
     whole = (len(tokens) - 1) // context
     for first in range(0, whole, batch):
@@ -126,8 +129,8 @@ def evaluate(
     text = read_text(folder, data) if data is not None else own_validation(folder)
     model = load_model(folder)
     context = _context(context, getattr(model.config, "max_position_embeddings", None))
-    _check(text, model, folder)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = _vocabulary(model)
+    _check(text, vocabulary, folder)
     batch = max(1, min(64, LOGITS_BYTES // (4 * vocabulary * context)))
     nats, done = 0.0, 0
     with torch.inference_mode():
@@ -143,9 +146,16 @@ def evaluate(
     )  # fmt: skip
 
 
-def _check(text: Text, model: PreTrainedModel, folder: Path) -> None:
+def _vocabulary(model: PreTrainedModel) -> int:
+    """How many tokens the model can read."""
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings.weight, Tensor)
+    return embeddings.weight.shape[0]
+
+
+def _check(text: Text, vocabulary: int, folder: Path) -> None:
     """Errors: ValueError for a text too short to predict anything in, or tokens that the model does not have."""
-    vocabulary, largest = model.get_input_embeddings().weight.shape[0], int(text.tokens.max())
+    largest = int(text.tokens.max())
     if largest >= vocabulary:
         raise ValueError(f"the model in {str(folder)!r} holds {vocabulary} tokens, but its tokenizer gives {largest}")
     if len(text.tokens) < 2:

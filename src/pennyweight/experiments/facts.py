@@ -25,7 +25,7 @@ class Section:
     headlines: tuple[str, ...]
     costs: charts.Costs | None
     comparison: Grid
-    charts: tuple[charts.Chart, ...]
+    curves: tuple[charts.Chart, ...]
     stacks: tuple[charts.Stack, ...]
     categories: tuple[str, ...]
     memory: Grid
@@ -88,7 +88,7 @@ def _section(table: Table) -> Section:
         headlines=tuple(others),
         costs=charts.costs(table),
         comparison=comparison(table),
-        charts=tuple(charts.curves(table)),
+        curves=tuple(charts.curves(table)),
         stacks=tuple(charts.stacks(table)),
         categories=tuple(charts.categories(table)),
         memory=_memory(table),
@@ -218,9 +218,9 @@ def _machine(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
     for row in rows:
         for part in (row.get("machine") or {}, row.get("versions") or {}):
             for key, value in part.items():
-                text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-                if text not in told.setdefault(str(key), []):
-                    told[str(key)].append(text)
+                text = wording.size(value) if str(key).endswith("_bytes") and isinstance(value, int) else str(value)
+                if text not in told.setdefault(str(key).removesuffix("_bytes"), []):
+                    told[str(key).removesuffix("_bytes")].append(text)
     hashes = list(dict.fromkeys(str(row["data_hash"]) for row in rows if row.get("data_hash")))
     lines = [(key.replace("_", " "), " / ".join(values)) for key, values in told.items()]
     return (*lines, *(("data", value) for value in hashes))

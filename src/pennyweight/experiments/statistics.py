@@ -41,11 +41,6 @@ class Spread:
     low: float | None
     high: float | None
 
-    @property
-    def half(self) -> float | None:
-        """Half the width of the interval."""
-        return None if self.high is None else self.high - self.mean
-
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean, standard deviation (n - 1) and 95 % t-interval of the mean of `values` (at least one, all finite)."""
@@ -85,8 +80,11 @@ def verdict(cost: Spread, *, thresholds: Sequence[float] = THRESHOLDS) -> str:
     if inside is None:
         sure = cost.low > thresholds[-1]
         return f"misses {thresholds[-1]:g} %" if sure else f"misses {thresholds[-1]:g} % on average, not surely"
-    if cost.high <= inside:
-        if cost.low <= 0 <= cost.high:
-            return f"within {inside:g} %; no difference seen"
-        return f"within {inside:g} %, better than the baseline" if cost.high < 0 else f"within {inside:g} %"
-    return f"within {inside:g} % on average; the interval reaches {cost.high:.2g} %"
+    surely = next((limit for limit in thresholds if cost.high <= limit), None)
+    if surely is None:
+        return f"within {inside:g} % on average; the interval reaches {cost.high:.2g} %"
+    if surely > inside:
+        return f"within {surely:g} %, on average within {inside:g} %"
+    if cost.high < 0:
+        return f"within {inside:g} %, better than the baseline"
+    return f"within {inside:g} %" + ("; no difference seen" if cost.low <= 0 else "")

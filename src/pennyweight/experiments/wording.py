@@ -18,10 +18,11 @@ def number(value: float | None, digits: int) -> str:
 
 
 def signed(value: float | None, digits: int) -> str:
-    """A difference: its sign always shown."""
+    """A difference: its sign always shown, unless what is shown is zero."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{value:+.{digits}f}".replace("-", MINUS)
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", MINUS)
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -90,12 +91,14 @@ def _change(values: Spread | None, less: str, more: str, same: str) -> str:
 def headline(standing: Standing, baseline: str) -> str:
     """What one recipe costs in quality, memory and time, in one sentence that begins with its name."""
     if not standing.runs:
-        states = listing(sorted({str(row.get("status") or "failed") for row in standing.failed}))
-        return f"{standing.recipe} has no finished run ({states})."
+        reasons = dict.fromkeys(
+            f"{row.get('status')}: {row.get('error') or 'no reason given'}" for row in standing.failed
+        )
+        return f"{standing.recipe} has no finished run ({'; '.join(reasons)})."
     if standing.cost is None:
         return f"{standing.recipe} ends at {number(standing.loss.mean if standing.loss else None, 4)} nats a token."
-    half = standing.cost.half
-    sure = f" ± {number(half, 2)}" if half is not None else ""
+    deviation = standing.cost.deviation
+    sure = f" ± {number(deviation, 2)}" if deviation is not None else ""
     told = [
         f"costs {percent(standing.cost.mean)}{sure} of {baseline}'s validation loss",
         _change(standing.memory, "takes {} less memory at the peak", "takes {} more memory at the peak",
@@ -110,6 +113,8 @@ def headline(standing: Standing, baseline: str) -> str:
 def summary(table: Table) -> str:
     """What was compared, in one sentence."""
     seeds = seeds_of(table)
+    if not seeds:
+        return f"{table.baseline}, the baseline, has no finished run, so there is nothing to compare with."
     first = table.standings[0]
     loss = with_deviation(first.loss, 4)
     spread = "" if len(seeds) > 1 else " One seed each: the spread over seeds is unknown."

@@ -62,7 +62,3 @@ def main() -> None:
     json.dump(answer(asked), out)
     out.flush()
     sys.stderr.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,105 @@
+"""Geometry: marks on round numbers, labels that do not overlap, everything inside its frame."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pennyweight.experiments.charts import costs, curves, decimals, short, smooth, speeds, spread_out, stacks, ticks
+from pennyweight.experiments.results import tables
+
+Make = Callable[..., dict[str, Any]]
+
+
+def test_marks_stand_on_round_numbers() -> None:
+    assert ticks(0.03, 1.02) == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert ticks(0, 400) == [0, 100, 200, 300, 400]
+    assert ticks(3.4, 3.4) == [3.4]
+
+
+def test_an_axis_has_as_many_decimals_as_it_needs() -> None:
+    assert decimals([0.25, 0.5]) == 2
+    assert decimals([1.0, 2.0]) == 0
+
+
+def test_tokens_are_counted_in_thousands_and_millions() -> None:
+    assert [short(number) for number in (800, 500e3, 1.5e6, 2e9)] == ["800", "500 k", "1.5 M", "2 G"]
+
+
+def test_smoothing_leaves_a_constant_alone_and_keeps_the_last_point() -> None:
+    points = smooth([(float(step), 2.0) for step in range(1000)])
+    assert all(y == pytest.approx(2.0) for _, y in points)
+    assert points[-1][0] == 999
+    assert len(points) <= 240
+
+
+def test_smoothing_averages_two_points_without_bias_to_the_first() -> None:
+    # share 1 of 2 points keeps half: (0.5 * 4 + 2) / 1.5
+    assert smooth([(1, 4.0), (2, 2.0)], share=1.0)[1][1] == pytest.approx(8 / 3)
+
+
+def test_labels_keep_their_order_and_their_distance_inside_the_frame() -> None:
+    placed = spread_out([50.0, 51.0, 50.5, 99.0, 100.0], room=8.0)
+    assert placed[0] < placed[2] < placed[1] < placed[3] < placed[4] <= 96
+    ordered = sorted(placed)
+    assert all(below - above >= 8 - 1e-9 for above, below in zip(ordered, ordered[1:], strict=False))
+
+
+def test_twenty_labels_still_fit() -> None:
+    placed = spread_out([50.0] * 20)
+    assert min(placed) >= 0
+    assert max(placed) <= 100
+
+
+def test_the_cost_axis_puts_zero_left_of_a_cost_and_a_runaway_beyond(row: Make) -> None:
+    rows = [row("bf16"), row("w8a8", val_loss=4.02), row("penny4", val_loss=4.12), row("w2a2-control", val_loss=6.0)]
+    drawn = costs(tables(rows)[0])
+    assert drawn is not None
+    assert [one.name for one in drawn.rows] == ["w8a8", "penny4", "w2a2-control"]
+    assert [one.beyond for one in drawn.rows] == [False, False, True]
+    assert 0 <= drawn.zero < drawn.rows[0].dot < drawn.rows[1].dot < 100
+    # 0.5 percent is half as far from zero as 1 percent
+    assert drawn.marks[2].at - drawn.zero == pytest.approx(2 * (drawn.marks[1].at - drawn.zero))
+
+
+def test_one_recipe_alone_has_no_cost_axis(row: Make) -> None:
+    assert costs(tables([row("bf16")])[0]) is None
+
+
+def test_curves_start_left_end_right_and_the_difference_ends_at_the_cost(row: Make) -> None:
+    rows = [row("bf16", 0, 4.0), row("w8a8", 0, 4.2)]
+    valid, gap, train = curves(tables(rows)[0])
+    for chart in (valid, gap, train):
+        for line in chart.lines:
+            places = [tuple(map(float, pair.split())) for pair in re.findall(r"[-\d.]+ [-\d.]+", line.path)]
+            assert places[0][0] == 0
+            assert places[-1][0] == 1000
+    assert [line.name for line in valid.lines] == ["bf16", "w8a8"]
+    assert [line.name for line in gap.lines] == ["w8a8"]
+    assert gap.zero is not None
+    last = float(gap.lines[0].path.split()[-1])
+    per_percent = (gap.up[0].at - gap.up[1].at) * 10 / (float(gap.up[1].text[:-2]) - float(gap.up[0].text[:-2]))
+    assert (gap.zero * 10 - last) / per_percent == pytest.approx(5.0, abs=0.02)  # 4.2 is 5 % above 4.0
+
+
+def test_a_band_spans_the_seeds_and_a_single_seed_has_none(row: Make) -> None:
+    assert curves(tables([row("bf16", 0, 4.0)])[0])[0].lines[0].band == ""
+    assert curves(tables([row("bf16", 0, 4.0), row("bf16", 1, 4.1)])[0])[0].lines[0].band != ""
+
+
+def test_runs_that_tell_no_curve_draw_none(row: Make) -> None:
+    assert curves(tables([row("bf16", curve=[], validation=None)])[0]) == []
+
+
+def test_the_widest_bar_fills_the_frame_and_the_others_are_in_proportion(row: Make) -> None:
+    half = {"weights": {"predicted": 2**20, "measured": None}, "states": {"predicted": 2**19, "measured": 2**19}}
+    bf16, penny8 = stacks(tables([row("bf16"), row("penny8", memory=half)])[0])
+    assert sum(piece.width for piece in bf16.measured) == pytest.approx(100)
+    assert sum(piece.width for piece in penny8.predicted) == pytest.approx(50)
+    assert [piece.name for piece in penny8.measured] == ["states"]
+
+
+def test_speed_bars_are_in_proportion(row: Make) -> None:
+    told = speeds(tables([row("bf16"), row("w8a8", tokens_per_second=250.0)])[0])
+    assert [(piece.name, piece.width) for piece in told] == [("bf16", 100.0), ("w8a8", 25.0)]

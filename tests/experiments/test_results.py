@@ -1,0 +1,105 @@
+"""Rows: written whole, read carefully, and only set beside rows that they may be compared with."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pennyweight.experiments.results import counted_loss, finite, read, tables, write, write_text
+
+Make = Callable[..., dict[str, Any]]
+PROMISED = {
+    "recipe", "seed", "val_loss", "perplexity", "tokens", "steps", "tokens_per_second", "peak_memory_bytes", "seconds",
+}  # fmt: skip
+
+
+def test_every_run_in_results_json_has_the_promised_keys_even_a_failed_one(tmp_path: Path, row: Make) -> None:
+    write([row(), {"recipe": "w8a8", "seed": 1, "status": "failed"}], tmp_path / "results.json")
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [one["recipe"] for one in written] == ["bf16", "w8a8"]
+    assert all(one.keys() >= PROMISED for one in written)
+
+
+def test_numbers_that_are_not_finite_become_null_so_that_any_json_reader_reads_the_file(tmp_path: Path) -> None:
+    write([{"recipe": "x", "val_loss": math.nan, "curve": [(1, math.inf), (2, 3.5)]}], tmp_path / "results.json")
+    (one,) = json.loads((tmp_path / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert one["val_loss"] is None
+    assert one["curve"] == [[1, None], [2, 3.5]]
+
+
+def test_plain_json_is_left_as_it_is() -> None:
+    value = {"a": [1, 2.5, None, True, "text"], "b": {"c": {}}}
+    assert finite(value) == value
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "a.txt", "new \ud800")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"seed": 1}]'])
+def test_a_file_that_is_no_results_json_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json"):
+        read(tmp_path / "results.json")
+
+
+def test_the_larger_of_both_losses_counts() -> None:
+    assert counted_loss({"val_loss": 3.0, "val_loss_plain": 3.5}) == 3.5
+    assert counted_loss({"val_loss": 3.0, "val_loss_plain": 2.5}) == 3.0
+    assert counted_loss({"val_loss": 3.0, "val_loss_plain": None}) == 3.0
+
+
+def test_costs_are_paired_by_seed_and_count_the_larger_loss(row: Make) -> None:
+    rows = [row("bf16", 0, 4.0), row("bf16", 1, 5.0), row("w8a8", 0, 4.0, val_loss_plain=4.04), row("w8a8", 1, 5.1)]
+    (table,) = tables(rows)
+    cost = table.standings[1].cost
+    assert cost is not None
+    assert cost.values == pytest.approx((1.0, 2.0))  # 0.04 of 4 and 0.1 of 5, in percent
+    assert cost.mean == pytest.approx(1.5)
+
+
+def test_the_baseline_is_bf16_wherever_it_stands_else_the_first(row: Make) -> None:
+    (table,) = tables([row("w8a8"), row("bf16")])
+    assert [one.recipe for one in table.standings] == ["bf16", "w8a8"]
+    (table,) = tables([row("w8a8"), row("fp32")])
+    assert table.baseline == "w8a8"
+
+
+def test_runs_of_different_data_never_share_a_table(row: Make) -> None:
+    rows = [row("bf16"), row("w8a8"), row("bf16", data_hash="e" * 64), row("penny8", data_hash="e" * 64)]
+    first, second = tables(rows)
+    assert [one.recipe for one in first.standings] == ["bf16", "w8a8"]
+    assert [one.recipe for one in second.standings] == ["bf16", "penny8"]
+
+
+def test_runs_of_different_lengths_never_share_a_table(row: Make) -> None:
+    assert len(tables([row("bf16"), row("w8a8", tokens=2 * 40960)])) == 2
+
+
+def test_a_diverged_run_stands_in_the_table_without_a_number(row: Make) -> None:
+    failed = {"recipe": "w8a8", "seed": 0, "status": "diverged", "error": "NaN"}
+    (table,) = tables([row("bf16"), failed])
+    assert table.standings[1].failed == (failed,)
+    assert table.standings[1].cost is None
+    assert table.standings[1].verdict == "no finished run"
+
+
+def test_only_failed_runs_still_make_a_table() -> None:
+    (table,) = tables([{"recipe": "w8a8", "seed": 0, "status": "failed"}])
+    assert table.standings[0].verdict == "the baseline"
+
+
+def test_memory_and_speed_are_percent_of_the_same_seed(row: Make) -> None:
+    rows = [row("bf16"), row("penny8", peak_memory_bytes=70 * 2**20, tokens_per_second=1500.0)]
+    one = tables(rows)[0].standings[1]
+    assert one.memory is not None
+    assert one.speed is not None
+    assert one.memory.mean == pytest.approx(-30)
+    assert one.speed.mean == pytest.approx(50)
