@@ -11,8 +11,6 @@ from torch import Tensor
 from pennyweight.numerics import noise, packing
 from pennyweight.numerics.companding import Expanded, LogRange
 from pennyweight.numerics.formats import Format
-from pennyweight.numerics.integers import Integer, Shifted
-from pennyweight.numerics.minifloats import LARGEST_BITS, NATIVE
 from pennyweight.numerics.grids import (
     COMBINE,
     Grid,
@@ -26,6 +24,8 @@ from pennyweight.numerics.grids import (
     whole_scale,
     write_levels,
 )
+from pennyweight.numerics.integers import Integer, Shifted
+from pennyweight.numerics.minifloats import LARGEST_BITS, NATIVE
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import Scale, groups
 from pennyweight.numerics.strips import Strip, Tile, strips
@@ -39,10 +39,11 @@ class Cast:
 
     cast(x, key) == cast.write(x, key).read(x.dtype), bit for bit.
 
-    Everything is computed in float32, float64 for float64 input, or the input's dtype for `published` scales. A group that
-    holds NaN or Inf decodes to NaN. Tensors of more than two dimensions count as matrices of their last axis.
-    Raises TypeError for integer input, ValueError for a stochastic cast without a key and for a row or column scale of a
-    tensor with fewer than two dimensions.
+    Everything is computed in float32, float64 for float64 input, or the input's dtype for `published` scales. A group
+    that holds NaN or Inf decodes to NaN. Tensors of more than two dimensions count as matrices of their last axis.
+    Nothing is differentiable here: what a gradient passes is the layer's business.
+    Raises TypeError for integer input, ValueError for a stochastic cast without a key and for a row or column scale of
+    a tensor with fewer than two dimensions.
     """
 
     format: Format
@@ -55,9 +56,8 @@ class Cast:
             raise ValueError(f"a cast rounds 'nearest' or 'stochastic', got {self.rounding!r}")
         if self.stochastic and self.scale.mode in ("floor", "even", "nearest"):
             unbiased = "rceil" if self.scale.number == "e8m0" else "up"
-            raise ValueError(
-                f"stochastic rounding under a scale of mode {self.scale.mode!r} is biased, as it saturates; take {unbiased!r}"
-            )
+            asked = f"mode {self.scale.mode!r} of the scale"
+            raise ValueError(f"stochastic rounding is biased under {asked}, which saturates; take {unbiased!r}")
         if self.scale.arithmetic == "given" and (not isinstance(self.format, Integer | Shifted) or self.stochastic):
             raise ValueError(
                 f"the published arithmetic rounds integers to nearest, got {self.format.name}, {self.rounding}"
@@ -111,13 +111,19 @@ class Cast:
             y, u = self._strip(matrix, rows, cols, key, start)
             turned = torch.empty_like(y) if self.rotation and back else out[rows, cols]
             for tile in tiles:
-                view, noisy = _view(y, tile, cols), None if u is None else _view(u, tile, cols)
-                grid = self._grid(view, tile, known)
-                level = levels(self.format, self.scale, grid, view, noisy)
-                _place(turned, tile, cols).copy_(reals(self.format, grid, level).view(_flat(tile)))
+                grid, level = self._land(y, u, tile, cols, known)
+                _place(turned, tile, cols).copy_(reals(self.format, grid, level).view(tile.extent))
             if self.rotation and back:
                 out[rows, cols] = self.rotation(turned)
         return out.view(x.shape)
+
+    def _land(
+        self, y: Tensor, u: Tensor | None, tile: Tile, cols: slice, known: Grid | Tensor | None
+    ) -> tuple[Grid, Tensor]:
+        """The grid of a tile's groups and the levels where its numbers land."""
+        view, noisy = _view(y, tile, cols), None if u is None else _view(u, tile, cols)
+        grid = self._grid(view, tile, known)
+        return grid, levels(self.format, self.scale, grid, view, noisy)
 
     @torch.no_grad()
     def write(self, x: Tensor, key: int | None = None, start: int = 0) -> "Quantized":
@@ -130,16 +136,14 @@ class Cast:
             y, u = self._strip(matrix, rows, cols, key, start)
             codes = torch.empty(y.shape, dtype=self._code_dtype, device=x.device)
             for tile in tiles:
-                view, noisy = _view(y, tile, cols), None if u is None else _view(u, tile, cols)
-                grid = self._grid(view, tile, known)
-                level = levels(self.format, self.scale, grid, view, noisy)
-                _place(codes, tile, cols).copy_(write_levels(self.format, self.scale, level).view(_flat(tile)))
+                grid, level = self._land(y, u, tile, cols, known)
+                _place(codes, tile, cols).copy_(write_levels(self.format, self.scale, level).view(tile.extent))
                 written.keep(tile, grid)
             written.codes[rows, self._bytes_of(cols)] = self._pack(codes)
         return written
 
     def bytes(self, shape: tuple[int, ...] | torch.Size) -> int:
-        """Bytes of the written tensor (of at most 32-bit input): codes, scales, zero points and what else the groups keep."""
+        """Bytes of the written tensor (of at most 32-bit input): codes, scales, zero points, the groups' extras."""
         R, C = _matrix_shape(tuple(shape))
         if self.native:
             return R * C * self.format.bits // 8
@@ -264,8 +268,9 @@ class Cast:
 class Quantized:
     """A written tensor: codes (packed below 8 bits) [R, bytes], scales, zero points, what else its groups keep.
 
-    `scales` is an array of one entry a group ([1, 1], [R, 1], [1, C], [R, blocks] or [blocks, blocks]) as stored: float32,
-    or one byte in e8m0 and e4m3; `extra` holds the tensor scale of e4m3 scales, or the octaves each log group spans.
+    `scales` is an array of one entry a group ([1, 1], [R, 1], [1, C], [R, blocks] or [blocks, blocks]) as stored:
+    float32, or one byte in e8m0 and e4m3. `extra` holds the tensor scale of e4m3 scales, the octaves a log group
+    spans, or the power of each expanded group.
     """
 
     codes: Tensor
@@ -307,7 +312,7 @@ class Quantized:
             for tile in tiles:
                 level = read_levels(cast.format, cast.scale, _view(codes, tile, cols), self._compute)
                 level = reals(cast.format, self._grid(tile, factors), level)
-                _place(turned, tile, cols).copy_(level.view(_flat(tile)))
+                _place(turned, tile, cols).copy_(level.view(tile.extent))
             if cast.rotation is not None and turn:
                 out[rows, cols] = cast.rotation(turned).to(dtype)
         return out.view(self.shape)
@@ -349,10 +354,6 @@ class Quantized:
 
 def _matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1] if shape else 1
-
-
-def _flat(tile: Tile) -> tuple[int, int]:
-    return tile.rows.stop - tile.rows.start, tile.cols.stop - tile.cols.start
 
 
 def _place(strip: Tensor, tile: Tile, cols: slice) -> Tensor:

@@ -61,7 +61,8 @@ class Codebook:
 
     def index(self, y: Tensor, u: Tensor | None = None) -> Tensor:
         """The index, as a float, of the nearest value or with noise `u` of one of the two neighbours; NaN has any."""
-        quick = y.dtype == torch.float32 and y.device.type == "cpu" and type(y) is Tensor
+        quick = type(y) is Tensor and y.device.type == "cpu" and y.dtype == torch.float32
+        quick = quick and not torch.compiler.is_compiling()
         if u is None:
             if quick and self._nearest.fits:
                 return self._nearest(y)

@@ -80,8 +80,8 @@ class Expanded:
     k = floor(16 log2(448^2 / 2) / log2(largest / smallest)) / 16, from the block's non-zero magnitudes, none of which
     becomes zero. Stochastic rounding is linear in value.
 
-    Source: Xi et al. 2024 (COAT), arXiv:2410.19313. There a block keeps three floats; the geometric mean that COAT divides
-    by cancels against its scale, so that the largest magnitude and k are enough.
+    Source: Xi et al. 2024 (COAT), arXiv:2410.19313. There a block keeps three floats; the geometric mean that COAT
+    divides by cancels against its scale, so that the largest magnitude and k are enough.
     Ancestor: k = 1 is e4m3 under an absmax scale.
     """
 

@@ -1,4 +1,4 @@
-"""Fidelity: how much of a tensor is left after it was written, in decibels and in the ways that writing can go wrong."""
+"""Fidelity: how much of a tensor is left after it was written, in decibels and by the ways that writing goes wrong."""
 
 import math
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Fidelity:
     bias:            sum (x_hat - x) / sum |x|
     codes_used:      distinct codes; None where only the rounded tensor is known, or the format has more than 8 bits
     zero_share:      numbers that became 0 and were not
-    saturated_share: numbers beyond the format's largest value under their scale, by more than float rounding; 0 where only
-                     the rounded tensor is known
+    saturated_share: numbers beyond the format's largest value under their scale, by more than float rounding;
+                     0 where only the rounded tensor is known
     nonfinite:       NaN and Inf in x; the other figures leave out the groups that hold them
     """
 

@@ -1,7 +1,7 @@
 """Number formats: which reals a code can stand for, and what a code costs. The union of the final classes, by name.
 
-Every format has `name`, `bits`, `max` (its largest value), `signed`, `has_zero` (small numbers become zero) and `values`, and
-three functions: `round(y, u)` to the grid, `encode(v)` to codes and `decode(codes)` back, all in the format's own units.
+Every format has `name`, `bits`, `max` (its largest value), `signed`, `has_zero` (small numbers become 0) and `values`,
+and three functions, in its own units: `round(y, u)` to the grid, `encode(v)` to codes and `decode(codes)` back.
 """
 
 import difflib

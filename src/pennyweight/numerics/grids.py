@@ -62,7 +62,7 @@ def measure(view: Tensor, dims: tuple[int, ...], what: str) -> tuple[Tensor, ...
 def _least_positive(view: Tensor, dims: tuple[int, ...]) -> Tensor:
     """The least magnitude above 0 of each group; NaN where there is none.
 
-    On the bits, where magnitudes sort like integers and 0 - 1, its sign bit off, becomes the largest: no comparison mask.
+    On the bits, where magnitudes sort like integers, and 0 - 1 without its sign is the largest: no mask is needed.
     """
     integer, mask = (torch.int64, 2**63 - 1) if view.dtype == torch.float64 else (torch.int32, 2**31 - 1)
     raw = view.contiguous().view(integer).sub(1).bitwise_and_(mask).amin(dims, keepdim=True)
@@ -81,7 +81,7 @@ COMBINE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], ...]] = {
 def solve(
     scale: Scale, element: Format, mode: str | None, statistics: tuple[Tensor, ...], count: int, whole: Tensor | None
 ) -> Grid:
-    """The grid of each group from its statistics; `count`: numbers in a group, `whole`: the tensor's scale under e4m3."""
+    """Each group's grid from its statistics; `count`: numbers in a group, `whole`: the tensor's scale under e4m3."""
     if scale.arithmetic == "given":
         return _published(scale, element, statistics)
     match element:
@@ -176,7 +176,7 @@ def _e4m3(a: Tensor, vmax: float, mode: str | None, whole: Tensor) -> Grid:
 
 def _shifted(scale: Scale, element: Shifted, low: Tensor, high: Tensor) -> Grid:
     largest = torch.maximum(low.abs(), high.abs())
-    # With a step below 2^-20 of the offset, x / s - z would be lost in rounding: the offset's own precision bounds the step.
+    # With a step below 2^-20 of the offset, x / s - z would drown in rounding: the offset's precision bounds the step.
     s = torch.maximum((high - low).clamp(min=scale.floor) / element.max, largest * 2.0**-20)
     dead = largest < TINY * 2.0**20
     grid = _plain(s, dead=dead)
@@ -220,6 +220,7 @@ def levels(element: Format, scale: Scale, grid: Grid, x: Tensor, u: Tensor | Non
             return element.index(y, u, grid.extra)
         case Shifted():
             offset = published_offset(element, scale)
+            assert grid.zero is not None
             return on_integers_(y.sub_(grid.zero), u).clamp_(-offset, element.max - offset)
     return element.round_(y, u)
 
@@ -232,6 +233,7 @@ def reals(element: Format, grid: Grid, level: Tensor) -> Tensor:
         case LogRange() | Expanded():
             return element.spread(level, grid.extra).mul_(grid.scale)
         case Shifted():
+            assert grid.zero is not None
             return (level + grid.zero).mul_(grid.scale)
     return level.mul_(grid.scale)
 
@@ -251,7 +253,7 @@ def write_levels(element: Format, scale: Scale, level: Tensor) -> Tensor:
 
 
 def _uint8(level: Tensor) -> Tensor:
-    """Floats 0 .. 255 -> uint8; by way of int32, which is vectorised and gives NaN a code instead of undefined behaviour."""
+    """Floats 0 .. 255 -> uint8; by way of int32, which is vectorised and gives NaN some code, not an error."""
     return level.to(torch.int32).to(torch.uint8)
 
 

@@ -87,7 +87,7 @@ class Minifloat:
         if u is not None:
             step = power.mul_(2.0**-self.mantissa)
             return on_integers_(y.div_(step), u).mul_(step)
-        # The last bit of this sum weighs one step, so that adding rounds to nearest, ties to even, as the processor does.
+        # The last bit of this sum weighs one step, so the addition itself rounds to nearest, ties to even.
         shift = power.mul_(1.5 * 2.0 ** ((52 if y.dtype == torch.float64 else 23) - self.mantissa))
         return y.add_(shift).sub_(shift)
 
@@ -108,7 +108,7 @@ class Minifloat:
 
     @cached_property
     def _code_of(self) -> tuple[int, ...]:
-        """The code of each multiple of the smallest value, from -max to max; multiples between the values have code 0."""
+        """The code of each multiple of the smallest value, from -max to max; 0 for those between the values."""
         least = self.magnitudes[1]
         ends = round(self.max / least)
         codes = [0] * (2 * ends + 1)

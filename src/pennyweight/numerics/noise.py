@@ -1,7 +1,7 @@
 """Counted noise: which uniform number belongs to an element, given seed, step, tensor name, slot and index.
 
-Nothing is drawn: the noise of an element is a hash of where and when it is used, so a resumed, resharded or reordered run
-sees the same bits. One 64-bit key per tensor and step (splitmix64), then a keyed 32-bit hash of the element's index.
+Nothing is drawn: the noise of an element is a hash of where and when it is used, so a resumed, resharded or reordered
+run sees the same bits. One 64-bit key a tensor and step (splitmix64), then a keyed 32-bit hash of the element's index.
 """
 
 import math
@@ -77,10 +77,8 @@ def _folded_any(key: int, first: int, count: int, device: torch.device) -> Tenso
     return x
 
 
-def _fractions(key: int, first: int, count: int, device: torch.device) -> Tensor:
-    """The upper 24 bits of the words of a run of indices, as int32."""
-    small = device.type == "cpu" and not torch.compiler.is_compiling()
-    x = (_folded_window if small else _folded_any)(key, first, count, device)
+def _fractions(x: Tensor, key: int, first: int) -> Tensor:
+    """The upper 24 bits of the words, as int32, of a run of indices whose first fold is x; changes x."""
     buffer = torch.empty_like(x)
     _multiply_and_fold_(x, buffer)
     _fold_(x, 16, buffer)
@@ -102,11 +100,14 @@ def uniform(
     """
     count = math.prod(shape)
     out = torch.empty(count, dtype=torch.float32, device=device)
-    window = _WINDOW if out.device.type == "cpu" and not torch.compiler.is_compiling() else 1 << 32
+    # Fake tensors and traced ones must not meet the kept indices, and a GPU wants few large launches.
+    plain = type(out) is Tensor and out.device.type == "cpu" and not torch.compiler.is_compiling()
+    folded, window = (_folded_window, _WINDOW) if plain else (_folded_any, 1 << 32)
     first, end = start, start + count
     while first < end:
         last = min(end, (first // window + 1) * window)
-        out[first - start : last - start] = _fractions(key, first, last - first, out.device)
+        x = folded(key, first, last - first, out.device)
+        out[first - start : last - start] = _fractions(x, key, first)
         first = last
     return out.mul_(2.0**-24).view(shape)
 

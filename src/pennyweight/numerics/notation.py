@@ -1,4 +1,7 @@
-"""Notation: a cast as a short text: `int8/row`, `int4/block32/stochastic/hadamard32`, `e2m1/nv`; `str(cast)` is the way back."""
+"""Notation: a cast as a short text, `int8/row`, `int4/block32/stochastic/hadamard32`, `e2m1/nv`.
+
+The way back is `str(cast)`.
+"""
 
 import difflib
 import re
@@ -12,8 +15,11 @@ from pennyweight.numerics.minifloats import LARGEST_BITS
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import MX_BLOCK, NV_BLOCK, PUBLISHED_FLOOR, Granularity, Scale
 
-_WORDS = ("tensor", "row", "column", "block32", "square32", "mx", "mx-floor", "mx-even", "mx-ceil", "mx-rceil", "nv", "nv-up",
-          "nv-nearest", "pow2", "e8m0", "e4m3", "unit", "stochastic", "nearest", "hadamard32", "published", "published-1e-9")  # fmt: skip
+_WORDS = (
+    *("tensor", "row", "column", "block32", "square32", "mx", "mx-floor", "mx-even", "mx-ceil", "mx-rceil"),
+    *("nv", "nv-up", "nv-nearest", "pow2", "e8m0", "e4m3", "unit", "stochastic", "nearest", "hadamard32"),
+    *("published", "published-1e-9"),
+)
 _USUAL = {
     "nf4": Scale("block", 64),
     "ternary": Scale("tensor"),

@@ -1,4 +1,4 @@
-"""Packing: how codes of 2 to 7 bits share bytes. One little-endian bit stream a row; two 4-bit codes: the first in the low half."""
+"""Packing: how codes of 2 to 7 bits share bytes: one little-endian bit stream a row, the first code in the low bits."""
 
 import torch
 from torch import Tensor

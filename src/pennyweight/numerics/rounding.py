@@ -84,7 +84,7 @@ class Staircase:
         inside = upto - below
         finite = first.isfinite() & last.isfinite()
         self.fits = not bool((inside[finite] > 1).any())
-        # -0.0 and 0.0 differ in their bits and are equal: an edge at 0 belongs to both buckets, which the sums above do.
+        # -0.0 and 0.0 are equal but differ in their bits: an edge at 0 is inside both their buckets.
         padded = torch.cat([sorted_edges, torch.tensor([math.inf])])
         edge = torch.where(inside > 0, padded[below.clamp(max=len(edges))], math.inf)
         if not at:  # y > edge  <=>  y >= next float after the edge

@@ -11,13 +11,13 @@ _MODES = {"e8m0": ("floor", "even", "ceil", "rceil"), "e4m3": ("nearest", "up")}
 
 @dataclass(frozen=True)
 class Scale:
-    """One stretch for each group of numbers, from the group's largest magnitude (its range, where the format is shifted).
+    """One stretch for each group of numbers, from the group's largest magnitude (shifted formats: from its range).
 
-    granularity: tensor | row (last axis) | column (first axis) | block (runs of `block` in a row) | square (block x block).
+    granularity: tensor | row (last axis) | column (first axis) | block (runs of `block` in a row) | square (tiles).
     number: how the scale is written: fp32, pow2 (a power of two), e8m0 (MX, one byte), e4m3 (NV, with a tensor scale),
         or one (no scale).
-    mode: e8m0 rounds by floor | even | ceil | rceil, e4m3 by nearest | up; None: even or nearest, and rceil or up when the
-        elements are rounded stochastically, because a saturating scale would bias them.
+    mode: e8m0 rounds by floor | even | ceil | rceil, e4m3 by nearest | up; None: even or nearest, and rceil or up when
+        the elements are rounded stochastically, because a saturating scale would bias them.
     floor: least magnitude of a group, in the tensor's units; the published code used 1e-5, here it is 0.
     arithmetic: float32 (float64 for float64 input), or "given": in the tensor's own dtype, as the published code did.
 

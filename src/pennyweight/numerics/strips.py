@@ -9,7 +9,11 @@ from pennyweight.numerics.scales import Scale
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the matrix whose groups form a regular array: its place, its shape as an array of groups, the inner dims."""
+    """A part of the matrix whose groups form a regular array.
+
+    shape: of the part as an array of groups; dims: those inside a group; group_rows, group_cols: where its groups
+    stand in the array of scales.
+    """
 
     rows: slice
     cols: slice
@@ -18,12 +22,17 @@ class Tile:
     group_rows: slice
     group_cols: slice
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows.stop - self.rows.start, self.cols.stop - self.cols.start
+
 
 Strip = tuple[slice, slice, tuple[Tile, ...]]
 
 
 def strips(scale: Scale, R: int, C: int, elements: int, *, multiple: int = 8) -> Iterator[Strip]:
-    """Cuts an [R, C] matrix into strips of about `elements` numbers that are contiguous in memory and hold whole groups.
+    """Cuts an [R, C] matrix into strips of about `elements` numbers, contiguous in memory and of whole groups.
 
     Only a strip at the right edge may be narrower than a multiple of `multiple`.
     """
