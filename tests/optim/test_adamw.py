@@ -445,7 +445,7 @@ def test_predicted_bytes_are_the_bytes(m: str, v: str) -> None:
         ("dynamic8", "log8", 1.0156 + 1.0312),
         ("dynamic_sym4", "linear_nz4", 2 * 0.5312),
         ("dynamic_sym4", "log4", 0.5312 + 0.5625),
-        ("expand_e4m3", "expand_e4m3", 2 * 1.0938),
+        ("expand_e4m3", "expand_e4m3", 2 * 1.0625),  # two floats a block; COAT keeps a third that cancels
     ],
 )
 def test_states_cost_what_the_table_says(m: str, v: str, each: float) -> None:

@@ -21,9 +21,9 @@ OURS = ("m", "v", "weights", "rounding", "min_numel", "nonfinite")  # settings a
 class AdamW(torch.optim.Optimizer):
     """AdamW whose m and v are values of a cast, stored packed.
 
-    m, v:      "fp32" (as torch: unwritten, in the parameter's dtype if nothing else is written), "bf16", "int8",
+    m, v:      "fp32" (unwritten: as torch, in the parameter's dtype if nothing else is written), "bf16", "int8",
                "int8/block128", "dynamic8", "dynamic_sym4", "log8", "log4", "linear_nz4", "expand_e4m3",
-               "int8/row-with-zero" …; every group may have its own. v takes no code with a zero, except as NAME-with-zero.
+               "int8/row-with-zero" …; every group may have its own. v takes a code with a zero only as NAME-with-zero.
     weights:   a cast (or its text) by which weights without a master copy are rounded after each update; None: master.
     rounding:  "stochastic" (unbiased, noise counted from seed, step, name and element) or "nearest".
     min_numel: tensors of fewer elements, or of fewer than two dimensions, keep float32 moments.
@@ -31,7 +31,8 @@ class AdamW(torch.optim.Optimizer):
                "skip" the step of that tensor.
 
     Parameters stamped by `pennyweight.quantize` bring their name and their noise counter; else the names are those of
-    `named_parameters()`, else "group.index", and the counter is the optimizer's own. `step()` advances each counter once.
+    `named_parameters()`, else "group.index", and the counter is the optimizer's own. `step()` advances each counter
+    once, after the updates.
 
     Raises ValueError or TypeError for what it cannot do: amsgrad, maximize, sparse gradients, complex parameters.
     Source:   Loshchilov & Hutter, arXiv:1711.05101; Dettmers et al., arXiv:2110.02861; Li et al., arXiv:2309.01507.
@@ -147,10 +148,11 @@ class AdamW(torch.optim.Optimizer):
             beta1, beta2 = map(float, group["betas"])
             hyper = Hyper(group["lr"], beta1, beta2, group["eps"], group["weight_decay"])
             for index, parameter in enumerate(group["params"]):
-                name = _name(group, number, index)
+                name, storage = _name(group, number, index), _storage(group, parameter)
                 counter = self._counter_of(parameter)
-                keys = {slot: counter.key(name, slot) for slot in ("m", "v", "weights")}
-                yield name, parameter, Plan(hyper, **_storage(group, parameter), keys=keys)
+                noisy = {"m": storage["m"].cast, "v": storage["v"].cast, "weights": storage["cast"]}
+                keys = {slot: counter.key(name, slot) for slot, cast in noisy.items() if cast and cast.stochastic}
+                yield name, parameter, Plan(hyper, **storage, keys=keys)
 
     def _update(self, parameter: Tensor, plan: "Plan") -> None:
         state = self.state[parameter]
@@ -212,7 +214,8 @@ class AdamW(torch.optim.Optimizer):
 class Plan:
     """How one parameter takes its next step: the settings, the storage of m and v, the weights' cast, the noise keys.
 
-    `dtype` is that of unwritten moments: the parameter's where its group writes nothing, as in torch; else at least float32.
+    `dtype` is that of unwritten moments: as in torch the parameter's where its group writes nothing, else at least
+    float32.
     """
 
     hyper: Hyper

@@ -12,7 +12,7 @@ from pennyweight.optim.notation import moment
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of the moments an optimizer holds now: codes, scales and plain tensors of more than one element or dimension."""
+    """Bytes of the moments an optimizer holds now: codes, scales and plain tensors; without the step counts."""
     return sum(
         tensor.numel() * tensor.element_size()
         for state in optimizer.state.values()
@@ -28,7 +28,7 @@ def predicted_state_bytes(
     *,
     min_numel: int = 4096,
 ) -> int:
-    """Bytes of the moments that AdamW(m=m, v=v) will hold for float32 parameters of these shapes (by name, or in a row)."""
+    """Bytes of the moments that AdamW(m=m, v=v) will hold for float32 parameters of these shapes, named or in a row."""
     total = 0
     written = moment(m, "m"), moment(v, "v")
     for shape in shapes.values() if isinstance(shapes, Mapping) else shapes:

@@ -36,7 +36,7 @@ class Motion:
 
 
 def ratio_bound(beta1: float, beta2: float) -> float:
-    """The largest |m| / sqrt(v) that exact averages can reach: (1-b1) / sqrt((1-b2)(1-b1^2/b2)); infinite if b1^2 >= b2."""
+    """The largest |m| / sqrt(v) of exact averages: (1-b1) / sqrt((1-b2)(1-b1^2/b2)); infinite if b1^2 >= b2."""
     if beta1**2 >= beta2:
         return math.inf
     return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
@@ -56,7 +56,7 @@ def motion(
     """How the moments of one whole parameter would move with this gradient at this step; changes nothing.
 
     Arguments as in `update_`. Holds a few float32 copies of the tensor while it looks.
-    Source: Topollai & Choromanska, arXiv:2603.16731 (stalled averages); the ratio's bound is derived in the methods card.
+    Source: Topollai & Choromanska, arXiv:2603.16731 (stalled averages); the bound is attained at g_(t-k) ~ (b1/b2)^k.
     """
     shape = tuple(gradient.shape) if shape is None else shape
     gradient = gradient.reshape(-1).float()

@@ -14,14 +14,14 @@ from torch import Tensor
 from pennyweight.numerics import Cast
 from pennyweight.optim.moments import Moment
 
-CHUNK = 1 << 16  # elements: a chunk's few float32 temporaries (256 KiB each) stay in a core's 2 MiB cache
+CHUNK = 1 << 17  # elements: on two threads a chunk's few float32 temporaries stay in the cores' 2 MiB caches
 LARGEST = torch.finfo(torch.float32).max
 FP32 = Moment()
 
 
 @dataclass(frozen=True)
 class Hyper:
-    """What AdamW is told: lr (may be a 0-dim tensor), the decays of the averages, eps outside the root, decoupled decay."""
+    """What AdamW is told: lr (may be a tensor), the averages' decays, eps outside the root, decoupled weight decay."""
 
     lr: float | Tensor = 1e-3
     beta1: float = 0.9
@@ -75,7 +75,7 @@ def update_(
     cast:     how weights without a master copy are rounded after the update (None: they are the master).
     keys:     noise keys of "m", "v" and "weights", needed where a cast rounds stochastically.
     shape:    of the parameter; needed by row and tensor scales, which want the whole parameter at once.
-    Source:   Loshchilov & Hutter, arXiv:1711.05101; Dettmers et al., arXiv:2110.02861 (codes read and written per step).
+    Source:   Loshchilov & Hutter, arXiv:1711.05101; Dettmers et al., arXiv:2110.02861 (written moments).
     Ancestor: m = v = fp32, no cast: torch.optim.AdamW(foreach=False, fused=False), bit for bit.
     """
     shape = tuple(weights.shape) if shape is None else shape
@@ -123,7 +123,7 @@ class Step:
 
     @classmethod
     def at(cls, step: int, hyper: Hyper) -> "Step":
-        lr = hyper.lr.squeeze() if isinstance(hyper.lr, Tensor) else hyper.lr
+        lr = hyper.lr.squeeze() if isinstance(hyper.lr, Tensor) else float(hyper.lr)
         return cls(
             decay=1 - lr * hyper.weight_decay if hyper.weight_decay != 0 else None,
             rise_m=1 - hyper.beta1,
