@@ -14,9 +14,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     if not 1 <= bits <= 8:
         raise ValueError(f"packing takes codes of 1 to 8 bits, got bits={bits}")
     raw = codes.contiguous().view(torch.uint8).bitwise_and((1 << bits) - 1)
-    if bits == 8:
-        return raw
     length = raw.shape[-1]
+    if bits == 8 or length == 0:
+        return raw
     if bits == 4:
         raw = torch.nn.functional.pad(raw, (0, 1)) if length % 2 else raw
         pairs = raw.contiguous().view(torch.int16)  # low byte is the first code

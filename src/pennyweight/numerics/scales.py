@@ -1,11 +1,17 @@
 """Scales: how each group of a matrix is stretched onto a format, and how the stretch itself is written."""
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal
 
 Granularity = Literal["tensor", "row", "column", "block", "square"]
 MX_BLOCK, NV_BLOCK = 32, 16  # the block sizes that the names mx and nv stand for
 PUBLISHED_FLOOR = 1e-5
+_CHOICES = {
+    "granularity": ("tensor", "row", "column", "block", "square"),
+    "number": ("fp32", "pow2", "e8m0", "e4m3", "one"),
+    "arithmetic": ("float32", "given"),
+}
 _MODES = {"e8m0": ("floor", "even", "ceil", "rceil"), "e4m3": ("nearest", "up")}
 
 
@@ -38,6 +44,11 @@ class Scale:
         return self.block
 
     def __post_init__(self) -> None:
+        for what in ("granularity", "number", "arithmetic"):
+            given, known = getattr(self, what), _CHOICES[what]
+            if given not in known:
+                near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.0)[0]
+                raise ValueError(f"a scale has no {what} {given!r}; did you mean {near!r}? Known: {', '.join(known)}")
         blocked = self.granularity in ("block", "square")
         if blocked and (self.block is None or self.block < 1):
             raise ValueError(f"a {self.granularity} scale wants a block of 1 or more elements, got {self.block}")
