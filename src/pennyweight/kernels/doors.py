@@ -1,7 +1,7 @@
 """Doors: which operator of PyTorch computes a product of codes here, and what stands in when it is missing.
 
-The only file that looks up private operators (`torch._int_mm`, `torch._scaled_mm`). Each is looked up when it is needed,
-never at import, so a PyTorch that renames one still imports, trains and says so in `doctor()`.
+The only file that looks up private operators (`torch._int_mm`, `torch._scaled_mm`). Each is looked up when it is
+needed, never at import, so a PyTorch that renames one still imports, trains and says so in `doctor()`.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,11 @@ class Door(NamedTuple):
 
 
 def int8_product(a: Tensor, b: Tensor) -> Tensor:
-    """int8 (m, k), int8 (n, k) -> a @ b.T, exact for every k: int32, or int64 where int32 could overflow (k > 131,071).
+    """int8 (m, k), int8 (n, k) -> a @ b.T, exact for every k: int32, or int64 where int32 could overflow.
 
-    Any strides, any size, empty ones too. On a CPU the second operand goes in as a transposed view: over the shapes of a
-    GPT-2 layer it was never slower than a contiguous copy together with the copying (0.66 against 0.90 ms, 2048x256x768).
+    Any strides, any size, empty ones too. More than 131,071 terms are summed in parts. On a CPU the second operand goes
+    in as a transposed view: over the shapes of a GPT-2 layer that was never slower than a contiguous copy together with
+    the copying (2048 x 256 x 768: 0.66 against 0.90 ms on two threads).
     """
     terms = a.shape[1]
     if terms <= INT32_TERMS:
@@ -52,7 +53,7 @@ def float8_product(a: Tensor, b: Tensor) -> Tensor:
 def float8_is_fast() -> bool:
     """Whether the float8 operator is worth taking: PyTorch's CPU version sums one number at a time.
 
-    2048 x 256 x 1024 took 9.6 s on a CPU whose bfloat16 product of the decoded values took 2.7 ms, with the same result.
+    2048 x 256 x 1024 took 9.6 s on a CPU that multiplies the decoded values in bfloat16 in 2.7 ms.
     """
     return _operator("_scaled_mm") is not None and torch.cuda.is_available()
 

@@ -1,7 +1,7 @@
 """Products: multiply two written matrices in the arithmetic of their codes, and undo the scales outside the sum.
 
-out[m, n] = sum_k a[m, k] b[n, k]. A scale survives only if it can leave the sum over k: one a row or one a tensor leaves
-at the output, blocks along k and square blocks cost one partial sum a block, any other stands inside the sum.
+out[m, n] = sum_k a[m, k] b[n, k]. A scale survives only if it can leave the sum over k: one a row or one a tensor
+leaves at the output, blocks along k and square blocks cost one partial sum a block, any other stands inside the sum.
 """
 
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ class Codes:
 
 
 def product(a: Quantized, b: Quantized, *, bias: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Written (m, k), written (n, k) -> a.read() @ b.read().T + bias, (m, n) of `dtype`, in the arithmetic of the codes.
+    """Written (m, k), written (n, k) -> a.read() @ b.read().T + bias, (m, n), in the arithmetic of the codes.
 
     Scales are undone in float32 (float64 for a float64 result). Raises ValueError naming the operand whose codes cannot
     be summed as they stand.
@@ -83,18 +83,20 @@ def multiply(a: Codes, b: Codes, *, bias: Tensor | None = None, dtype: torch.dty
     return out.to(dtype)
 
 
-def codes_of(written: Quantized) -> Codes:
-    """The numbers and scales of a written matrix whose cast `real_reason` accepts."""
+def codes_of(written: Quantized, *, bare: bool = False) -> Codes:
+    """The numbers and scales of a written matrix whose cast `real_reason` accepts; `bare`: in units of its scales."""
     cast = written.cast
     form, granularity = cast.format, cast.scale.granularity
     numbers, unit = written.codes_matrix(), 1.0
     if form.name in FLOAT8:
         numbers = numbers.view(FLOAT8[form.name])
     elif isinstance(form, Minifloat):
-        unit = form.values[len(form.values) // 2 + 1]  # the smallest positive value divides all the others
+        unit = _unit(form)
         numbers = form.decode(numbers).div_(unit).to(torch.int8)
     elif isinstance(form, Integer):
         unit = form.unit
+    if bare:
+        return Codes(numbers, None if unit == 1.0 else torch.full((1, 1), unit, device=numbers.device))
     scales = written.scale_values()
     scales = scales if unit == 1.0 else scales * unit
     block = cast.scale.block if granularity in ("block", "square") else None
@@ -102,7 +104,7 @@ def codes_of(written: Quantized) -> Codes:
 
 
 def real_reason(left: Cast, right: Cast) -> str | None:
-    """Why left @ right.T cannot be computed on codes by this machine's operators, naming the operand; None if it can."""
+    """Why left @ right.T cannot be computed on codes by PyTorch's operators, naming the operand; None if it can."""
     for side, cast in (("left", left), ("right", right)):
         if why := _one_sided_reason(cast):
             return f"the {side} operand, cast {cast}, cannot be multiplied as codes: {why}"
@@ -124,7 +126,7 @@ def real_reason(left: Cast, right: Cast) -> str | None:
 def slow_reason(left: Cast, right: Cast) -> str | None:
     """Why computing on codes, though possible, costs more here than multiplying the decoded values; None if it pays.
 
-    What "auto" goes by: measured, 2048 x 256 x 1024 in blocks of 32 took 8 int8 products and 8 passes over the output.
+    What "auto" goes by: 2048 x 256 x 1024 in blocks of 32 takes 8 int8 products and 8 passes over the output.
     """
     if _blocked(left) or _blocked(right):
         return "possible, but one partial sum a block costs more than a product of the decoded values"
@@ -139,13 +141,18 @@ def _one_sided_reason(cast: Cast) -> str | None:
         return "one scale a column stands inside the sum"
     if form.name in FLOAT8 or isinstance(form, Integer):
         return None
-    if isinstance(form, Minifloat) and form.bits < 8 and form.max <= 127 * form.values[len(form.values) // 2 + 1]:
+    if isinstance(form, Minifloat) and form.bits < 8 and form.max <= 127 * _unit(form):
         return None
     if isinstance(form, Minifloat):
         return f"{form.name} spans more than the 8 bits of an integer product"
     if form.name.startswith("uint"):
         return "its zero points stay inside the sum"
     return f"codes of {form.name} are places in a table"
+
+
+def _unit(form: Minifloat) -> float:
+    """The smallest positive value, of which all the others are multiples."""
+    return form.magnitudes[1]
 
 
 def _blocked(cast: Cast) -> bool:

@@ -1,7 +1,7 @@
 """Convert: which layers of a model are written by a recipe, which are left, and why."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from types import MethodType
 from typing import Any
 from weakref import ref
@@ -20,31 +20,35 @@ WRITTEN = {nn.Linear: WrittenLinear, Conv1D: WrittenConv1D}
 FOREIGN = ("torchao", "bitsandbytes", "transformer_engine")
 
 
-@dataclass
-class Found:
-    """A linear layer of the model before conversion: where it stands, and what the recipe does with it."""
+@dataclass(frozen=True)
+class Line:
+    """One linear layer of a model: where it stands, and what a recipe does with it.
+
+    multiply_adds   of one of its products, a token
+    block           the number of its block among num_blocks; None outside the blocks
+    counted         whether it belongs to the linear layers that `Conversion.share` is a share of
+    casts, why      how it is written (None: it is not), and why
+    """
 
     name: str
-    module: nn.Module
-    block: int | None  # None: outside the blocks
+    multiply_adds: int
+    block: int | None
     num_blocks: int | None
     is_head: bool
+    counted: bool = True
     casts: LinearCasts | None = None
     why: str = ""
 
-    @property
-    def multiply_adds(self) -> int:
-        """Of one product, a token."""
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        return weight.numel()
-
-    def operand_bits(self, product: str) -> int:
-        """Bits of the wider operand of a product; 32 where one is unwritten."""
+    def wide_products(self, bits: int) -> list[str]:
+        """The products with an operand of more than `bits` bits, or unwritten."""
         if self.casts is None:
-            return 32
-        left, right = self.casts.operands(product)  # type: ignore[arg-type]  # a name of PRODUCTS
-        return max(32 if operand.cast is None else operand.cast.format.bits for operand in (left, right))
+            return list(PRODUCTS)
+        pairs = {product: self.casts.operands(product) for product in PRODUCTS}
+        return [
+            product
+            for product, pair in pairs.items()
+            if any(operand.cast is None or operand.cast.format.bits > bits for operand in pair)
+        ]
 
 
 @dataclass
@@ -55,9 +59,7 @@ class Conversion:
     counter: Counter
     converted: list[str] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
-    _linear: list[tuple[str, int, bool, LinearCasts | None, dict[str, int], str]] = field(
-        default_factory=list, repr=False
-    )
+    lines: list[Line] = field(default_factory=list)
     _parameters: list[tuple[str, ref]] = field(default_factory=list, repr=False)
 
     def share(self, bits: int) -> dict[str, float]:
@@ -65,12 +67,10 @@ class Conversion:
 
         Where the model has no list of blocks, all linear layers but the head count.
         """
-        counted = self._counted()
-        total = sum(adds for _, adds, *_ in counted)
-        return {
-            product: sum(adds for _, adds, _, _, width, _ in counted if width[product] <= bits) / max(total, 1)
-            for product in PRODUCTS
-        }
+        counted = [line for line in self.lines if line.counted]
+        total = max(1, sum(line.multiply_adds for line in counted))
+        wide = [(line.multiply_adds, line.wide_products(bits)) for line in counted]
+        return {p: sum(adds for adds, products in wide if p not in products) / total for p in PRODUCTS}
 
     def four_bit_share(self) -> dict[str, float]:
         """`share(4)`."""
@@ -78,12 +78,8 @@ class Conversion:
 
     def exceptions(self, bits: int) -> list[tuple[str, str]]:
         """(name, why) of every linear layer of the blocks that has a product with an operand wider than `bits`."""
-        found = []
-        for name, _, _, _, width, why in self._counted():
-            wide = [product for product in PRODUCTS if width[product] > bits]
-            if wide:
-                found.append((name, f"{', '.join(wide)}: {why}"))
-        return found
+        wide = [(line, line.wide_products(bits)) for line in self.lines if line.counted]
+        return [(line.name, f"{', '.join(products)}: {line.why}") for line, products in wide if products]
 
     def table(self) -> str:
         """Every linear layer and what happens to it, then all else that stays as it is, as plain text."""
@@ -92,7 +88,7 @@ class Conversion:
             lines.append("no layer is written: the recipe leaves linear layers plain")
         names = [*self.converted, *(name for name, _ in self.left)]
         width = max(map(len, names), default=0)
-        casts = {name: casts for name, _, _, casts, _, _ in self._linear}
+        casts = {line.name: line.casts for line in self.lines}
         for name in self.converted:
             chosen = casts[name]
             assert chosen is not None
@@ -101,9 +97,6 @@ class Conversion:
             lines.append(f"  {name:<{width}}  {written}; " + ", ".join(f"{p} {way}" for p, way in real.items()))
         lines += [f"  {name:<{width}}  left: {why}" for name, why in self.left]
         return "\n".join(lines)
-
-    def _counted(self) -> list[tuple[str, int, bool, LinearCasts | None, dict[str, int], str]]:
-        return [entry for entry in self._linear if entry[2]]
 
     def stamp(self, parameters: list[tuple[str, nn.Parameter]]) -> None:
         """Gives every parameter its name in the noise and the counter; an optimizer reads both."""
@@ -116,7 +109,7 @@ class Conversion:
         """Of a copied model: its own counter, and its own parameters stamped again (torch drops their attributes)."""
         counter = Counter(**self.counter.state())
         counter = memo.setdefault(id(self.counter), counter)
-        copy = Conversion(self.recipe, counter, list(self.converted), list(self.left), list(self._linear))
+        copy = Conversion(self.recipe, counter, list(self.converted), list(self.left), list(self.lines))
         pairs = [(name, memo.get(id(alive()))) for name, alive in self._parameters]
         copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
         return copy
@@ -128,43 +121,45 @@ class MicroBatches:
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
 
-    @torch.compiler.disable
     def __call__(self, module: nn.Module, args: Any) -> None:
         if module.training and torch.is_grad_enabled():
-            self.counter.micro_batch += 1
+            count(self.counter)
+
+
+def _count(counter: Counter) -> None:
+    counter.micro_batch += 1
+
+
+count: Callable[[Counter], None] = torch.compiler.disable(_count)  # a compiled model counts in Python
 
 
 def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0) -> Conversion:
     """Converts the linear layers of a model in place and says what was converted, what was left, and why.
 
-    Exactly torch.nn.Linear and transformers' Conv1D are converted, by changing their class: parameters keep identity, so
-    tied heads stay tied and an optimizer made before stays valid. `seed` starts the noise of stochastic casts. A
+    Exactly torch.nn.Linear and transformers' Conv1D are converted, by changing their class: parameters keep identity,
+    so tied heads stay tied and an optimizer made before stays valid. `seed` starts the noise of stochastic casts. A
     transformers model saves from now on its weights as the recipe writes them (`save_pretrained`).
 
-    Raises ValueError for an unknown recipe, a rule that matches no layer, a model already converted, by us or by torchao,
-    bitsandbytes or TransformerEngine, and a model without linear layers under a recipe that writes them.
+    Raises ValueError for an unknown recipe, a rule that matches no layer, a model already converted, by us or by
+    torchao, bitsandbytes or TransformerEngine, and a model without linear layers under a recipe that writes them.
     """
     recipe = named(recipe)
     _refuse(model)
-    found = list(_linear_layers(model))
-    recipe.check_rules([layer.name for layer in found])
-    if recipe.linear is not None and not found:
+    modules = {name: module for name, module in model.named_modules() if _is_linear(module)}
+    recipe.check_rules(modules)
+    if recipe.linear is not None and not modules:
         raise ValueError(f"recipe {recipe} writes linear layers, but {type(model).__name__} has none")
-    for layer in found:
-        _decide(layer, recipe)
-    conversion = Conversion(recipe, Counter(seed=seed))
+    lines = [_decided(line, modules[line.name], recipe) for line in _survey(model, modules)]
+    conversion = Conversion(recipe, Counter(seed=seed), lines=lines)
     shared = Shared(conversion.counter)
-    in_blocks = any(layer.block is not None for layer in found)
-    for layer in found:
-        counts = layer.block is not None if in_blocks else not layer.is_head
-        bits = {product: layer.operand_bits(product) for product in PRODUCTS}
-        conversion._linear.append((layer.name, layer.multiply_adds, counts, layer.casts, bits, layer.why))
-        if layer.casts is None:
-            conversion.left.append((layer.name, layer.why))
+    for line in lines:
+        if line.casts is None:
+            conversion.left.append((line.name, line.why))
         else:
-            layer.module.__class__ = WRITTEN[type(layer.module)]
-            layer.module.layer = Layer(layer.casts, layer.name, shared)  # type: ignore[assignment]  # not a submodule
-            conversion.converted.append(layer.name)
+            module = modules[line.name]
+            module.__class__ = WRITTEN[type(module)]
+            module.layer = Layer(line.casts, line.name, shared)  # type: ignore[assignment]  # not a submodule
+            conversion.converted.append(line.name)
     conversion.left += _others(model)
     conversion.stamp(list(model.named_parameters()))
     _attach(model, conversion)
@@ -177,7 +172,7 @@ def _attach(model: nn.Module, conversion: Conversion) -> None:
     if hasattr(model, "save_pretrained"):
         model.save_pretrained = MethodType(save_plain, model)  # type: ignore[assignment]
     for module in model.modules():
-        # In evaluation these two would read weights without calling the layers; a hook, and no nested tensors, stop that.
+        # In evaluation these two read weights without calling the layers; a hook, and no nested tensors, stop that.
         if isinstance(module, nn.TransformerEncoderLayer):
             module.register_forward_pre_hook(_calls_its_layers)
         if isinstance(module, nn.TransformerEncoder):
@@ -188,17 +183,14 @@ def _calls_its_layers(module: nn.Module, args: Any) -> None:
     """Does nothing: torch's fused encoder layer is not taken where a hook is attached."""
 
 
-def _decide(layer: Found, recipe: Recipe) -> None:
-    layer.casts, layer.why = recipe.choice(
-        layer.name, block=layer.block, num_blocks=layer.num_blocks, is_head=layer.is_head
-    )
-    if layer.casts is None:
-        return
-    if type(layer.module) not in WRITTEN:
-        kind = type(layer.module).__name__
-        layer.casts, layer.why = None, f"{kind} is a subclass of Linear: its weight may be read without calling it"
-    else:
-        ways(layer.casts)  # raises here, before anything is changed, where real products are asked for and impossible
+def _decided(line: Line, module: nn.Module, recipe: Recipe) -> Line:
+    casts, why = recipe.choice(line.name, block=line.block, num_blocks=line.num_blocks, is_head=line.is_head)
+    if casts is not None and type(module) not in WRITTEN:
+        kind = type(module).__name__
+        return replace(line, why=f"{kind} is a subclass of Linear: its weight may be read without calling it")
+    if casts is not None:
+        ways(casts)  # raises here, before anything is changed, where real products are asked for and impossible
+    return replace(line, casts=casts, why=why)
 
 
 def _refuse(model: nn.Module) -> None:
@@ -218,17 +210,22 @@ def _refuse(model: nn.Module) -> None:
         raise ValueError("the model is already converted; build it anew to convert it otherwise")
 
 
-def _linear_layers(model: nn.Module) -> Iterator[Found]:
-    """Every nn.Linear (subclasses too) and Conv1D, in the order of the model."""
+def _survey(model: nn.Module, modules: dict[str, nn.Module]) -> list[Line]:
+    """A line for every nn.Linear (subclasses too) and Conv1D, in the order of the model."""
     head = _head(model)
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     places = _blocks(model)
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D):
-            continue
-        is_head = module is head or id(module.weight) in embeddings or name.rpartition(".")[2] == "lm_head"
-        block, num_blocks = next((place for prefix, place in places.items() if name.startswith(prefix)), (None, None))
-        yield Found(name, module, block, num_blocks, is_head)
+    lines = []
+    for name, module in modules.items():
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        is_head = module is head or id(weight) in embeddings or name.rpartition(".")[2] == "lm_head"
+        block, num_blocks = next(
+            (place for prefix, place in places.items() if f"{name}.".startswith(prefix)), (None, None)
+        )
+        lines.append(Line(name, weight.numel(), block, num_blocks, is_head))
+    in_blocks = any(line.block is not None for line in lines)
+    return [replace(line, counted=line.block is not None if in_blocks else not line.is_head) for line in lines]
 
 
 def _head(model: nn.Module) -> nn.Module | None:
@@ -238,12 +235,12 @@ def _head(model: nn.Module) -> nn.Module | None:
 
 
 def _blocks(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Prefix of each transformer block -> (its number, how many there are): the outermost ModuleLists with layers inside."""
+    """Prefix of each block -> (its number, how many there are): the outermost ModuleLists with linear layers inside."""
     places: dict[str, tuple[int, int]] = {}
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or any(name.startswith(prefix) for prefix in places):
             continue
-        if any(isinstance(inner, nn.Linear | Conv1D) for inner in module.modules()):
+        if any(map(_is_linear, module.modules())):
             dot = f"{name}." if name else ""
             places |= {f"{dot}{number}.": (number, len(module)) for number in range(len(module))}
             places |= {
@@ -261,7 +258,7 @@ def _others(model: nn.Module) -> list[tuple[str, str]]:
     left = []
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
-        if not own or isinstance(module, nn.Linear | Conv1D):
+        if not own or _is_linear(module):
             continue
         kind = type(module).__name__
         if isinstance(module, nn.Embedding):

@@ -5,6 +5,7 @@ grad_input   dX = G W         G [T, O]
 grad_weight  dW = G^T X       and the bias gradient from the unwritten G
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -21,7 +22,15 @@ from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.numerics import Cast, Counter, Quantized
 from pennyweight.recipes import LinearCasts
 
-SLOTS = ("output.left", "output.right", "grad_input.left", "grad_input.right", "grad_weight.left", "grad_weight.right")
+SLOTS = (
+    "output.left",
+    "output.right",
+    "grad_input.left",
+    "grad_input.right",
+    "grad_weight.left",
+    "grad_weight.right",
+    "saved",
+)
 
 
 class Ways(NamedTuple):
@@ -92,22 +101,25 @@ class Layer:
     name: str
     shared: Shared
 
+    def __post_init__(self) -> None:
+        self.ways = ways(self.casts)
+        slots = {slot: slot_cast(self.casts, slot) for slot in SLOTS}
+        self.drawn = [slot for slot, cast in slots.items() if cast is not None and cast.rounding == "stochastic"]
+
     def weight(self, weight: Tensor) -> Tensor:
         """The weight [O, I] as the forward pass reads it."""
         cast = self.casts.output.right
-        return weight if cast is None else cast(weight, self.key("output.right", cast))
+        return weight if cast is None else cast(weight, self.keys().get("output.right"))
 
-    def key(self, slot: str, cast: Cast | None) -> int | None:
-        """The noise key of a slot at this step and micro-batch; None where nothing is drawn."""
-        if cast is None or cast.rounding == "nearest":
-            return None
-        return self.shared.counter.key(self.name, slot)
+    def keys(self) -> dict[str, int]:
+        """The noise keys of one call, fixed in the forward pass so that a second backward pass draws the same."""
+        return {slot: self.shared.counter.key(self.name, slot) for slot in self.drawn}
 
-    def keys(self) -> dict[str, int | None]:
-        """All noise keys of one call, fixed in the forward pass so that a second backward pass draws the same."""
-        slots = {slot: slot.split(".") for slot in SLOTS}
-        keys = {slot: self.key(slot, getattr(getattr(self.casts, p), side)) for slot, (p, side) in slots.items()}
-        return {**keys, "saved": self.key("saved", self.casts.saved)}
+
+def slot_cast(casts: LinearCasts, slot: str) -> Cast | None:
+    """The cast of a slot by its name, such as "grad_input.left"."""
+    product, _, side = slot.partition(".")
+    return getattr(getattr(casts, product), side) if side else getattr(casts, product)
 
 
 class WrittenLinear(nn.Linear):
@@ -116,7 +128,7 @@ class WrittenLinear(nn.Linear):
     layer: Layer
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        return linear(self.layer, input, self.weight, self.bias)
+        return eager_linear(self.layer, input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {_described(self.layer.casts)}"
@@ -128,13 +140,12 @@ class WrittenConv1D(Conv1D):
     layer: Layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(self.layer, x, self.weight, self.bias, turned=True)
+        return eager_linear(self.layer, x, self.weight, self.bias, turned=True)
 
     def __repr__(self) -> str:
         return f"WrittenConv1D(nf={self.nf}, nx={self.nx}, {_described(self.layer.casts)})"
 
 
-@torch.compiler.disable
 def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool = False) -> Tensor:
     """x [..., I] -> [..., O]; `turned`: the weight lies as [I, O].
 
@@ -146,10 +157,13 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     if not layer.shared.activations:
         return functional.linear(x, layer.weight(matrix).to(matrix.dtype), bias)
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
-    call = Call(layer.casts, ways(layer.casts), layer.keys(), dtype, turned)
+    call = Call(layer.casts, layer.ways, layer.keys(), dtype, turned)
     written = _shared_input(layer, call, x, rows, weight)
     y: Tensor = _Linear.apply(rows, weight, bias, written, call)  # type: ignore[assignment]  # apply is untyped
     return y.view(*x.shape[:-1], matrix.shape[0])
+
+
+eager_linear: Callable[..., Tensor] = torch.compiler.disable(linear)  # a compiled model breaks its graph here
 
 
 @dataclass(frozen=True)
@@ -158,7 +172,7 @@ class Call:
 
     casts: LinearCasts
     ways: Ways
-    keys: dict[str, int | None]
+    keys: dict[str, int]
     dtype: torch.dtype  # of the result, and of products of decoded values
     turned: bool
 
@@ -168,8 +182,12 @@ class Call:
 
     def raw(self, tensor: Tensor, slot: str) -> Raw:
         """An unwritten operand and the cast its slot has for it."""
-        product, side = slot.split(".")
-        return Raw(tensor, getattr(getattr(self.casts, product), side), self.keys[slot])
+        return Raw(tensor, slot_cast(self.casts, slot), self.keys.get(slot))
+
+    @property
+    def folded_dtype(self) -> torch.dtype:
+        """Of decoded products with folded scales: G times a small scale would leave the range of float16."""
+        return torch.float32 if self.dtype == torch.float16 else self.dtype
 
 
 class _Linear(torch.autograd.Function):
@@ -181,10 +199,10 @@ class _Linear(torch.autograd.Function):
             left = call.raw(x, "output.left") if written is None else Written(written)
             right = call.raw(call.matrix(weight), "output.right")
             y = multiply(left, right, real=call.ways.output[0], dtype=call.dtype, bias=bias)
-            needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+            needs_x, needs_weight = ctx.needs_input_grad[:2]
             kept, tensors = _keep(x, written, call) if needs_weight else (None, ())
         ctx.call, ctx.kept, ctx.x_dtype = call, kept, x.dtype
-        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, bias.dtype if needs_bias else None
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
         ctx.save_for_backward(weight if needs_x else None, *tensors)
         return y
 
@@ -203,10 +221,11 @@ class _Linear(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None
 
 
-def _grad_input(call: Call, grad: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+def _grad_input(call: Call, grad: Tensor, weight: Tensor, out: torch.dtype) -> Tensor:
     """dX [T, I] = G [T, O] W [O, I]."""
     forward, left = call.raw(weight, "output.right"), call.raw(grad, "grad_input.left")
     right: Operand
+    real, dtype = call.ways.grad_input[0], call.dtype
     if call.casts.backward == "requantized":
         right = call.raw(weight.T, "grad_input.right")
     elif call.casts.backward == "original" or forward.cast is None:
@@ -214,17 +233,18 @@ def _grad_input(call: Call, grad: Tensor, weight: Tensor, dtype: torch.dtype) ->
     else:
         right = Written(forward.write(), turned=True)
         if call.casts.backward == "folded":
-            left, right = left.folded(right.scales.T), right.unscaled()
-    return multiply(left, right, real=call.ways.grad_input[0], dtype=call.dtype, out=dtype)
+            left, right, dtype = left.folded(right.scales.T), right.unscaled(), call.folded_dtype
+    return multiply(left, right, real=real, dtype=dtype, out=out)
 
 
-def _grad_weight(call: Call, grad: Tensor, x: Operand, dtype: torch.dtype) -> Tensor:
+def _grad_weight(call: Call, grad: Tensor, x: Operand, out: torch.dtype) -> Tensor:
     """dW [O, I] = G^T [O, T] X [T, I]; [I, O] where the weight lies so."""
     left = call.raw(grad.T, "grad_weight.left")
-    if isinstance(x, Written) and call.casts.backward == "folded" and call.casts.output.left is not None:
-        left, x = left.folded(x.scales.T), x.unscaled()
+    real, dtype = call.ways.grad_weight[0], call.dtype
+    if isinstance(x, Written) and call.casts.backward == "folded":
+        left, x, dtype = left.folded(x.scales.T), x.unscaled(), call.folded_dtype
     a, b = (x, left) if call.turned else (left, x)
-    return multiply(a, b, real=call.ways.grad_weight[0], dtype=call.dtype, out=dtype)
+    return multiply(a, b, real=real, dtype=dtype, out=out)
 
 
 def _keep(x: Tensor, written: Quantized | None, call: Call) -> tuple[Kept, tuple[Tensor, ...]]:
@@ -234,7 +254,7 @@ def _keep(x: Tensor, written: Quantized | None, call: Call) -> tuple[Kept, tuple
         return Kept.of(written)
     right = call.raw(x.T, "grad_weight.right") if casts.backward == "requantized" else Raw(x.T)
     if casts.saved is not None:
-        stored = casts.saved.write(x, call.keys["saved"])
+        stored = casts.saved.write(x, call.keys.get("saved"))
         return Kept.of(stored, stored=True, again=right.cast, key=right.key)
     if right.cast is not None:
         return Kept.of(right.write(), turned=False)
@@ -252,7 +272,7 @@ def _shared_input(layer: Layer, call: Call, x: Tensor, rows: Tensor, weight: Ten
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         if cast.rounding == "nearest":
             return layer.shared.write(x, rows, cast)
-        return cast.write(rows, call.keys["output.left"])
+        return cast.write(rows, call.keys.get("output.left"))
 
 
 def _result_dtype(layer: Layer, x: Tensor, weight: Tensor) -> torch.dtype:

@@ -14,7 +14,7 @@ from pennyweight.numerics import Cast, Hadamard, Quantized
 
 @dataclass(frozen=True)
 class Raw:
-    """A tensor [R, k] not yet written, the cast its slot has for it (None: stays unwritten) and the key of its noise."""
+    """A tensor [R, k] not yet written, the cast its slot has for it (None: none) and the key of its noise."""
 
     tensor: Tensor
     cast: Cast | None = None
@@ -80,9 +80,7 @@ class Written:
         return replace(self, bare=True)
 
     def codes(self) -> Codes:
-        codes = codes_of(self.written)
-        if self.bare:
-            codes = replace(codes, scales=None)
+        codes = codes_of(self.written, bare=self.bare)
         return codes.T if self.turned else codes
 
     def values(self, *, rotated: bool) -> Tensor:
