@@ -1,0 +1,77 @@
+"""Doors: sums of codes are exact whatever operator computes them, and private operators may vanish."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pennyweight.kernels import doctor, float8_product, int8_product
+
+HOUSE = Path(__file__).parents[2] / "src" / "pennyweight"
+SIZES = [(1, 1, 1), (1, 7, 3), (17, 13, 11), (64, 32, 16), (5, 1024, 2), (3, 1025, 4), (0, 5, 3), (3, 0, 4), (3, 5, 0)]
+
+
+def codes(rows: int, columns: int, seed: int) -> Tensor:
+    return torch.randint(-128, 128, (rows, columns), generator=torch.Generator().manual_seed(seed)).to(torch.int8)
+
+
+@pytest.fixture(params=["private operators", "public operators"])
+def operators(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "public operators":
+        monkeypatch.delattr(torch, "_int_mm", raising=False)
+        monkeypatch.delattr(torch, "_scaled_mm", raising=False)
+
+
+@pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize(("m", "k", "n"), SIZES)
+def test_int8_products_are_exact(m: int, k: int, n: int) -> None:
+    a, b = codes(m, k, 1), codes(n, k, 2)
+    assert torch.equal(int8_product(a, b).long(), a.long() @ b.long().T)
+
+
+@pytest.mark.usefixtures("operators")
+def test_operands_may_lie_in_any_order() -> None:
+    a, b = codes(30, 12, 1), codes(15, 14, 2)
+    turned, strided = a.T[:, ::2], b.T
+    assert not turned.is_contiguous()
+    assert torch.equal(int8_product(turned, strided).long(), turned.long() @ b.long())
+
+
+@pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize("terms", [131_071, 131_072, 140_000, 262_143])
+def test_sums_too_long_for_int32_do_not_overflow(terms: int) -> None:
+    a = torch.full((2, terms), -128, dtype=torch.int8)
+    a[1] = 127
+    expected = torch.tensor([[16384, -16256], [-16256, 16129]]) * terms
+    assert torch.equal(int8_product(a, a).long(), expected)
+
+
+@pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize(("m", "k", "n"), [(4, 8, 3), (1, 5, 1), (0, 5, 3), (3, 0, 2)])
+def test_float8_products_sum_in_float32(kind: torch.dtype, m: int, k: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    a, b = (torch.randn(rows, k, generator=generator).to(kind) for rows in (m, n))
+    expected = a.double() @ b.double().T
+    bound = 1e-6 * (a.double().abs() @ b.double().abs().T)  # 1e-6: a few float32 roundings of the partial sums
+    assert ((float8_product(a, b).double() - expected).abs() <= bound).all()
+
+
+def test_the_doctor_names_the_door_of_each_operation() -> None:
+    lines = {line.operation: line for line in doctor()}
+    assert lines["int8 product"].door == "torch._int_mm"
+    assert lines["float8 product"].door == ("torch._scaled_mm" if torch.cuda.is_available() else "emulated")
+
+
+def test_the_doctor_says_what_stands_in_for_a_missing_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "_int_mm")
+    monkeypatch.delattr(torch, "_scaled_mm")
+    lines = {line.operation: line for line in doctor()}
+    assert "float32" in lines["int8 product"].door
+    assert "no torch._scaled_mm" in lines["float8 product"].why
+
+
+def test_private_operators_are_looked_up_in_one_file() -> None:
+    naming = [p.name for p in HOUSE.rglob("*.py") if any(word in p.read_text() for word in ("_int_mm", "_scaled_mm"))]
+    assert naming == ["doors.py"]
