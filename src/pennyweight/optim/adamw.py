@@ -178,19 +178,28 @@ class AdamW(torch.optim.Optimizer):
 
     def _nonfinite(self) -> set[int]:
         """The parameters whose step is skipped for a NaN or an infinity in the gradient; raises if it may not be."""
-        skipped: set[int] = set()
+        sums: dict[torch.device, list[Tensor]] = {}
+        having: dict[torch.device, list[tuple[str, Tensor, str]]] = {}
         for number, group in enumerate(self.param_groups):
             for index, parameter in enumerate(group["params"]):
                 gradient = parameter.grad
                 if gradient is None:
                     continue
-                name = _name(group, number, index)
                 if gradient.layout != torch.strided:
+                    name = _name(group, number, index)
                     raise TypeError(f"AdamW takes dense gradients, got a {gradient.layout} one for parameter {name}")
+                sums.setdefault(gradient.device, []).append(gradient.sum(dtype=torch.float32))
+                name = _name(group, number, index)
+                having.setdefault(gradient.device, []).append((name, parameter, group["nonfinite"]))
+        skipped: set[int] = set()
+        for device, found in sums.items():
+            for finite, (name, parameter, answer) in zip(
+                torch.stack(found).isfinite().tolist(), having[device], strict=True
+            ):
                 # A finite sum proves finite elements; a sum of finite elements may overflow, so look twice.
-                if torch.isfinite(gradient.sum(dtype=torch.float32)) or torch.isfinite(gradient).all():
+                if finite or (parameter.grad is not None and torch.isfinite(parameter.grad).all()):
                     continue
-                if group["nonfinite"] == "raise":
+                if answer == "raise":
                     raise FloatingPointError(
                         f"the gradient of parameter {name} holds NaN or infinity; no weight and no moment was changed "
                         "(nonfinite='skip' leaves out the step of such a tensor)"

@@ -83,7 +83,7 @@ class Moment:
             rounded = values if self.cast is None else self.cast(values, key, start)
             return {slot: rounded.to(PLAIN[self.text]) if self.written else rounded.clone()}
         assert self.cast is not None
-        written = self.cast.write(values.reshape(-1) if self.block else values, key, start)
+        written = self.cast.write((values.reshape(-1) if self.block else values).float(), key, start)
         parts = {f"{slot}.{part}": getattr(written, part) for part in PARTS}
         return {name: tensor.reshape(-1) for name, tensor in parts.items() if tensor is not None}
 
