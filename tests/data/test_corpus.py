@@ -168,17 +168,20 @@ def test_a_corpus_published_by_a_faster_process_is_taken(
     text_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
 ) -> None:
     build = corpus._build
+    published: list[int] = []
 
     def slower(folder: Path, *rest: object) -> None:
         build(folder, *rest)  # pyright: ignore[reportArgumentType]
         monkeypatch.setattr(corpus, "_build", build)
         faster = prepare(text_file, tokenizer="bpe-260", cache=tmp_path)
+        published.append((faster.folder / "manifest.json").stat().st_ino)
         if damaged:
             (faster.folder / "train.bin").write_bytes(b"")
 
     monkeypatch.setattr(corpus, "_build", slower)
     made = prepare(text_file, tokenizer="bpe-260", cache=tmp_path)
     assert len(made.train) == made.manifest["train"]["tokens"]
+    assert ((made.folder / "manifest.json").stat().st_ino in published) is not damaged
     assert [entry.name for entry in made.folder.parent.iterdir()] == [made.folder.name]
 
 

@@ -125,9 +125,10 @@ def test_validation_predicts_each_token_once_in_order_and_ends_with_a_partial_ba
 
 
 def test_validation_ends_where_the_tokens_end() -> None:
-    rows = torch.cat(list(validation_batches(TOKENS[:31], 10, 2, 10**9)))
-    assert rows.shape == (3, 11)
-    assert int(rows[-1, -1]) == 30
+    for length, count in ((30, 2), (31, 3), (32, 3)):
+        rows = torch.cat(list(validation_batches(TOKENS[:length], 10, 2, 10**9)))
+        assert rows.shape == (count, 11)
+        assert int(rows[-1, -1]) == 10 * count
 
 
 def test_validation_refuses_a_limit_without_tokens() -> None:
