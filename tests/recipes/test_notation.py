@@ -158,3 +158,17 @@ def test_requantizing_for_want_of_folding_is_noted():
     notes = recipe("w4b32a8g8").notes
     assert any("W is cast again" in note and "block scales do not" in note for note in notes)
     assert not any("X is cast again" in note for note in notes)
+
+
+FORMATS = ("2", "3", "4", "5", "6", "7", "8", "e4m3", "e5m2", "e3m2", "e2m3", "e2m1", "nf4", "ternary", "mxint8")
+
+
+@pytest.mark.parametrize("letter", "wag")
+def test_every_word_of_one_token_is_a_recipe_of_that_name_that_replays(letter):
+    for suffixes in ("", "c", "t", "b16", "q8", "mx", "nv", "s", "h", "sh", "csh", "b16h"):
+        for written in FORMATS:
+            word = letter + written + suffixes
+            made = recipe(word)
+            assert str(made) == word
+            assert Recipe.from_dict(made.to_dict()) == made
+            assert made.text().startswith(word)
