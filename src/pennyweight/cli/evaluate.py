@@ -1,5 +1,6 @@
 """`pennyweight eval`: loss and perplexity of a saved model on any text."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from pennyweight.cli.terminal import print_json, print_table
 
 if TYPE_CHECKING:
     from pennyweight.experiments import Evaluation
+
+SECONDS = 5.0  # between two words about the progress
 
 
 def evaluate(
@@ -26,28 +29,34 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what a saved model makes of a text: nats a token, perplexity, bits a byte."""
-    from rich.console import Console
-    from rich.progress import Progress
+    """Measure a saved model on any text: nats a token, perplexity, bits a byte."""
     from transformers.utils.logging import disable_progress_bar
 
     from pennyweight.experiments import evaluate as evaluated
 
     disable_progress_bar()
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("eval", total=None)
-        told = evaluated(
-            model_folder,
-            data,
-            context=context,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    told = evaluated(model_folder, data, context=context, progress=Progress())
     for name, why in told.left_out:
         say(f"left out {name}: {why}")
     if json:
         print_json(told.to_dict())
     else:
         _print(told)
+
+
+class Progress:
+    """Says on stderr how far it is, when something was done and the last word is some seconds old."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last < SECONDS or done == total:
+            return
+        self._last = now
+        left = (now - self._began) * (total - done) / done
+        say(f"eval: {done:,} of {total:,} tokens, {done / (now - self._began):,.0f} tokens/s, {left:.0f} s left")
 
 
 def _print(told: "Evaluation") -> None:

@@ -10,6 +10,13 @@ from pennyweight.cli.terminal import print_json, print_table
 if TYPE_CHECKING:
     from pennyweight.recipes import LinearCasts, Recipe
 
+BACKWARD = {
+    "original": "the unwritten tensors",
+    "forward": "the forward's written tensors",
+    "requantized": "tensors written anew",
+    "folded": "the forward's codes",
+}
+
 
 def recipes(
     name: Annotated[
@@ -18,7 +25,7 @@ def recipes(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the recipes in a sentence each, or show the table of one: which tensor of which product is written how."""
+    """List the recipes, or show what one writes how: which tensor of which product, real or emulated, and why."""
     from pennyweight.recipes import names, recipe
 
     if name is None:
@@ -55,7 +62,8 @@ def sentence(recipe: "Recipe") -> str:
     if not told:
         return f"Nothing is written in few bits: {recipe.precision} products, fp32 weights and states."
     last = f"; the last {recipe.last:.0%} of the blocks stay in {recipe.precision}" if recipe.last else ""
-    return f"{', '.join(told)}{last}."
+    said = ", ".join(told)
+    return f"{said[:1].upper()}{said[1:]}{last}."
 
 
 def _linear(casts: "LinearCasts") -> list[str]:
@@ -64,4 +72,4 @@ def _linear(casts: "LinearCasts") -> list[str]:
         ("gradients", casts.grad_input.left or casts.grad_weight.left), ("saved inputs", casts.saved),
     )  # fmt: skip
     told = [f"{name} in {cast}" for name, cast in slots if cast is not None]
-    return [*told, f"backward on the {casts.backward} operands"] if told else []
+    return [*told, f"backward on {BACKWARD[casts.backward]}"] if told else []

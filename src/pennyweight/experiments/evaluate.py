@@ -80,6 +80,7 @@ class Text:
     name: str
     hash: str
     left_out: list[tuple[str, str]]
+    context: int | None = None  # of the run that was measured on it
 
 
 def read_text(folder: Path, data: str) -> Text:
@@ -98,9 +99,8 @@ def own_validation(folder: Path) -> Text:
     corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation)
     tokens = np.asarray(corpus.valid[: run.evaluation.tokens + 1])
     name = f"the validation part of {run.data.source}"
-    return Text(
-        tokens, len(tokens) * corpus.bytes_per_token, corpus.manifest["valid"]["documents"], name, corpus.hash, []
-    )
+    num_bytes, num_documents = len(tokens) * corpus.bytes_per_token, corpus.manifest["valid"]["documents"]
+    return Text(tokens, num_bytes, num_documents, name, corpus.hash, [], run.data.context)
 
 
 def windows(tokens: NDArray[np.integer], context: int, batch: int) -> Iterator[Tensor]:
@@ -121,14 +121,15 @@ def evaluate(
     """Loss, perplexity and bits a byte of the model in `folder` on `data` (a file, a folder, hf:name, stdlib).
 
     `data` None: the validation set of the run that the model came from. The documents follow each other, an end token
-    after each, cut into windows of `context` tokens (the model's own length, at most 1,024). Computed in float32.
+    after each, cut into windows of `context` tokens (else the run's, else the model's own length, at most 1,024).
+    Computed in float32.
     `progress` is called with the tokens done and all of them.
     Errors: FileNotFoundError, ValueError, one sentence each.
     """
     folder = model_folder(Path(folder))
     text = read_text(folder, data) if data is not None else own_validation(folder)
     model = load_model(folder)
-    context = _context(context, getattr(model.config, "max_position_embeddings", None))
+    context = _context(context or text.context, getattr(model.config, "max_position_embeddings", None))
     vocabulary = _vocabulary(model)
     _check(text, vocabulary, folder)
     batch = max(1, min(64, LOGITS_BYTES // (4 * vocabulary * context)))

@@ -5,6 +5,7 @@ goes to stderr. When stdin ends the asking process is gone, and the run stops as
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -58,6 +59,9 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf8")
     os.dup2(2, 1)  # whatever a library prints must not stand in the answer
     asked = json.loads(_read_line())
+    if asked["progress"]:
+        logging.basicConfig(format="pennyweight: %(message)s")
+        logging.getLogger("pennyweight").setLevel(logging.INFO)
     threading.Thread(target=_stop_when_alone, daemon=True).start()
     json.dump(answer(asked), out)
     out.flush()

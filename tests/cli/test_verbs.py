@@ -1,0 +1,146 @@
+"""The verbs on real runs: what they write, what they say, and how they end."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pennyweight.cli.app import main
+
+KEYS = {
+    "recipe", "seed", "val_loss", "perplexity", "tokens", "steps", "tokens_per_second", "peak_memory_bytes", "seconds",
+    "val_loss_plain", "bits_per_byte",
+}  # fmt: skip
+
+
+def test_compare_trains_each_recipe_in_its_own_process_and_tells_what_it_costs(small: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pennyweight", "compare", "bf16", "w8a8", "--steps", "2", "--out", "c", *small],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(Path("c/results.json").read_text())
+    assert [(row["recipe"], row["seed"], row["status"]) for row in rows] == [
+        ("bf16", 0, "finished"),
+        ("w8a8", 0, "finished"),
+    ]
+    assert all(row.keys() >= KEYS for row in rows)
+    assert {(row["steps"], row["tokens"]) for row in rows} == {(2, 2 * 2 * 16)}
+    assert all(row["perplexity"] == pytest.approx(math.exp(row["val_loss"])) for row in rows)
+    assert "c/report.html" in done.stdout
+    assert "w8a8" in done.stdout
+    assert "run 2 of 2" in done.stderr
+    assert "Warning" not in done.stderr
+    assert "run 2 of 2" not in done.stdout
+    assert Path("c/report.html").read_text().count("<svg") == 3
+    assert Path("c/report.md").exists()
+    assert Path("c/runs/w8a8-seed0/model/config.json").exists()
+
+
+def test_train_trains_and_the_same_command_answers_again(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--recipe", "w8a8", "--steps", "2", "--out", "r", "--json", *small]
+    assert main(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first.keys() >= KEYS
+    assert {"run.json", "ledger.jsonl", "model", "report.html", "report.md", "result.json"} <= set(os.listdir("r"))
+    lines = Path("r/ledger.jsonl").read_text()
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    assert Path("r/ledger.jsonl").read_text() == lines
+    assert main(["train", "--resume", "r"]) == 0
+    assert f"{first['val_loss']:.4f}" in capsys.readouterr().out
+    assert main(["train", "--recipe", "bf16", "--steps", "2", "--out", "r", *small]) == 2
+    assert "recipe: w8a8 is not bf16" in capsys.readouterr().err
+    assert main(["train", "--resume", "r", "--recipe", "bf16"]) == 2
+    assert "recipe: w8a8 is not bf16" in capsys.readouterr().err
+
+
+def test_train_replays_a_run_json_and_finds_a_folder_of_its_own(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--steps", "1", "--seed", "3", *small]) == 0
+    assert main(["train", "runs/bf16-config.json-seed3/run.json", "--steps", "2", "--json"]) == 0
+    capsys_out = capsys.readouterr().out
+    told = json.loads(capsys_out[capsys_out.index("\n{") :])
+    assert told["folder"] == "runs/bf16-config.json-seed3-2"
+    assert (told["steps"], told["seed"]) == (2, 3)
+
+
+def test_eval_measures_the_saved_model_as_its_run_did_and_on_any_text(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--recipe", "fp32", "--steps", "2", "--out", "r", "--json", *small]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert main(["eval", "r/model", "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert own["loss"] == pytest.approx(trained["val_loss_plain"], abs=1e-5)  # the same float32 sums in other batches
+    assert own["bits_per_byte"] == pytest.approx(trained["bits_per_byte"], rel=0.02)  # one token's bytes more or less
+    Path("t.txt").write_text("few bits " * 50)
+    assert main(["eval", "r", "--data", "t.txt", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bytes"] == 450
+    assert told["perplexity"] == pytest.approx(math.exp(told["loss"]))
+    assert told["bits_per_byte"] == pytest.approx(told["loss"] * told["tokens"] / math.log(2) / 450)
+    assert main(["eval", "r", "--data", "t.txt"]) == 0
+    assert f"{told['loss']:.4f} nats a token" in capsys.readouterr().out
+
+
+def test_eval_refuses_what_is_no_whole_model(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--steps", "1", "--out", "r", *small]) == 0
+    Path("t.txt").write_text("few bits " * 50)
+    capsys.readouterr()
+    assert main(["eval", "r", "--data", "t.txt", "--context", "33"]) == 2
+    assert "got context=33" in capsys.readouterr().err
+    weights = Path("r/model/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert main(["eval", "r", "--data", "t.txt"]) == 2
+    weights.unlink()
+    assert main(["eval", "r", "--data", "t.txt"]) == 2
+    Path("alone").mkdir()
+    Path("alone/config.json").write_text("{}")
+    assert main(["eval", "alone"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 3
+    assert "Traceback" not in told.err
+
+
+def test_report_says_where_it_is(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--steps", "1", "--out", "r", *small]) == 0
+    Path("r/report.html").unlink()
+    capsys.readouterr()
+    assert main(["report", "r"]) == 0
+    assert capsys.readouterr().out == "r/report.html\n"
+    assert Path("r/report.html").exists()
+
+
+def test_a_loss_that_is_no_number_is_status_1(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--steps", "8", "--out", "r", *small, "optimizer.lr=1e30", "optimizer.weight_decay=0"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "Traceback" not in told.err
+    assert told.err.splitlines()[-1].startswith("pennyweight: ")
+
+
+def test_ctrl_c_saves_the_run_and_is_status_130(small: list[str]) -> None:
+    command = [sys.executable, "-m", "pennyweight", "compare", "bf16", "--steps", "100000", "--out", "c", *small]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ledger = Path("c/runs/bf16-seed0/ledger.jsonl")
+    deadline = time.monotonic() + 120
+    while not (ledger.exists() and ledger.read_text().count('"step"') > 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert list(Path("c/runs/bf16-seed0/checkpoints").glob("step-*"))
+    assert not Path("c/results.json").exists()
