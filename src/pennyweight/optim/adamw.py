@@ -1,7 +1,7 @@
 """AdamW: a drop-in for torch.optim.AdamW whose moments, and if asked its weights, are written in few bits."""
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,20 +112,14 @@ class AdamW(torch.optim.Optimizer):
         The optimizer keeps its own m, v, weights, rounding and min_numel: states stored in another code are converted
         and a line is logged; with `strict` that is a ValueError and nothing changes.
         """
+        for saved in state_dict["param_groups"]:
+            _check_flags({flag: saved[flag] for flag in ("amsgrad", "maximize") if flag in saved})
         own = [{name: group[name] for name in OURS} for group in self.param_groups]
         state: dict[Tensor, dict[str, Tensor]] = {}
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
             for index, parameter in zip(saved["params"], group["params"], strict=False):
                 if stored := state_dict["state"].get(index):
-                    wanted = _storage(group, parameter)
-                    state[parameter] = rewritten(
-                        stored,
-                        saved.get("header", {}),
-                        parameter,
-                        {"m": wanted["m"], "v": wanted["v"]},
-                        dtype=wanted["dtype"],
-                        strict=strict,
-                    )
+                    state[parameter] = _rewritten(stored, saved.get("header", {}), parameter, group, strict=strict)
         super().load_state_dict({**state_dict, "state": {}})
         self.state.update(state)
         for group, settings in zip(self.param_groups, own, strict=True):
@@ -133,6 +127,7 @@ class AdamW(torch.optim.Optimizer):
             group["header"] = _headers(group)
             for counter, saved in zip(self._counters(group), group.get("counters", ()), strict=False):
                 counter.load(saved)
+        self._record_counters()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -143,8 +138,12 @@ class AdamW(torch.optim.Optimizer):
                     counter.load(saved)
 
     def plans(self) -> Iterator[tuple[str, Tensor, "Plan"]]:
-        """Name, parameter and plan of the next step, of every parameter in the order of the groups."""
+        """Name, parameter and plan of the next step, of every parameter in the order of the groups.
+
+        States of a group whose m, v or min_numel were changed since are converted first, and a line is logged.
+        """
         for number, group in enumerate(self.param_groups):
+            self._follow(group)
             beta1, beta2 = map(float, group["betas"])
             hyper = Hyper(group["lr"], beta1, beta2, group["eps"], group["weight_decay"])
             for index, parameter in enumerate(group["params"]):
@@ -153,6 +152,15 @@ class AdamW(torch.optim.Optimizer):
                 noisy = {"m": storage["m"].cast, "v": storage["v"].cast, "weights": storage["cast"]}
                 keys = {slot: counter.key(name, slot) for slot, cast in noisy.items() if cast and cast.stochastic}
                 yield name, parameter, Plan(hyper, **storage, keys=keys)
+
+    def _follow(self, group: dict[str, Any]) -> None:
+        headers = _headers(group)
+        if group["header"] == headers:
+            return
+        for parameter in group["params"]:
+            if stored := self.state.get(parameter):
+                self.state[parameter] = _rewritten(stored, group["header"], parameter, group, strict=False)
+        group["header"] = headers
 
     def _update(self, parameter: Tensor, plan: "Plan") -> None:
         state = self.state[parameter]
@@ -258,7 +266,17 @@ def _storage(group: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
 
 
 def _headers(group: dict[str, Any]) -> dict[str, Any]:
-    return {slot: moment(group[slot], slot, group["rounding"]).header for slot in ("m", "v")}
+    """What a reader of the states needs: the code of m and of v, and from how many elements on they are used."""
+    headers = {slot: moment(group[slot], slot, group["rounding"]).header for slot in ("m", "v")}
+    return headers | {"min_numel": group["min_numel"]}
+
+
+def _rewritten(
+    stored: Mapping[str, Any], header: Mapping[str, Any], parameter: Tensor, group: dict[str, Any], *, strict: bool
+) -> dict[str, Tensor]:
+    storage = _storage(group, parameter)
+    wanted = {"m": storage["m"], "v": storage["v"]}
+    return rewritten(stored, header, parameter, wanted, dtype=storage["dtype"], strict=strict)
 
 
 def _name(group: dict[str, Any], number: int, index: int) -> str:
