@@ -103,8 +103,10 @@ def solve(
         case "fp32":
             return _plain(a / vmax, dead=a < vmax * TINY)
         case "pow2":
-            exponent = _exponent((a / vmax).to(torch.float32), up=True).clamp_(-126, 127)
-            return _plain(_power(exponent).to(a.dtype).mul_(a.sign()), dead=a < vmax * TINY)
+            exponent = (
+                _exponent((a / vmax).to(torch.float32), up=True).clamp_(-126, 127).masked_fill_(~a.isfinite(), 128)
+            )
+            return _plain(_power(exponent).to(a.dtype), dead=a < vmax * TINY)
         case "e8m0":
             return _e8m0(a, element, mode)
     assert whole is not None
@@ -193,11 +195,13 @@ def _logarithmic(element: LogRange, high: Tensor, low: Tensor) -> Grid:
 def _published(scale: Scale, element: Format, statistics: tuple[Tensor, ...]) -> Grid:
     if isinstance(element, Shifted):
         low, high = statistics
-        most = 2.0 ** (element.bits - 1) - 1
-        s = (high - low).clamp(min=scale.floor) / (2 * most)
-        return Grid(s, s, s, zero=(low / s + (most + 1)).round_())
-    s = statistics[0].clamp(min=scale.floor) / element.max
-    return Grid(s, s, s)
+        offset = published_offset(element, scale)
+        s = (high - low).clamp(min=scale.floor) / (2 * (offset - 1))
+    else:
+        low, offset = statistics[0], 0.0
+        s = low.clamp(min=scale.floor) / element.max
+    divisor = s.masked_fill(s == 0, math.inf)  # a floor that underflows in 16 bits: the group is read as zeros
+    return Grid(divisor, s, s, zero=(low / divisor + offset).round_() if isinstance(element, Shifted) else None)
 
 
 def read_scales(stored: Tensor, scale: Scale, whole: Tensor | None) -> Tensor:

@@ -35,7 +35,8 @@ class Hadamard:
         """x [..., C] float32 or float64 -> the rotated tensor of the same shape."""
         H = table(_signs(self.size), x).view(self.size, self.size)
         whole = x.shape[-1] - x.shape[-1] % self.size
-        with torch.autocast(x.device.type, enabled=False):  # it would silently run the product in bf16
+        device = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
+        with torch.autocast(device, enabled=False):  # it would silently run the product in bf16
             if whole == x.shape[-1]:
                 return self._blocks(x, H)
             return torch.cat([self._blocks(x[..., :whole], H), x[..., whole:]], dim=-1)
