@@ -11,7 +11,22 @@ import pytest
 def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The flags of a run that trains a real model on a real text in about a second."""
     folder = tmp_path_factory.mktemp("small")
-    words = "the a model reads writes few bits and says what each of them costs in loss or memory".split()
+    words = [
+        "the",
+        "a",
+        "model",
+        "reads",
+        "writes",
+        "few",
+        "bits",
+        "and",
+        "says",
+        "what",
+        "each",
+        "costs",
+        "in",
+        "loss",
+    ]
     draw = random.Random(0)
     (folder / "text").mkdir()
     for name in range(40):

@@ -109,6 +109,18 @@ def test_a_comparison_without_results_json_gets_it_back_from_its_runs(tmp_path: 
     assert [one["recipe"] for one in json.loads((tmp_path / "results.json").read_text())] == ["bf16", "w8a8"]
 
 
+def test_a_run_that_finished_since_takes_the_place_of_its_failure(tmp_path: Path, row: Make) -> None:
+    write([row("bf16"), {"recipe": "w8a8", "seed": 0, "status": "failed"}, row("fp32")], tmp_path / "results.json")
+    place = tmp_path / "runs" / "w8a8-seed0"
+    place.mkdir(parents=True)
+    (place / "result.json").write_text(json.dumps(row("w8a8")))
+    report(tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [(one["recipe"], one["status"]) for one in written] == [
+        ("bf16", "finished"), ("w8a8", "finished"), ("fp32", "finished"),
+    ]  # fmt: skip
+
+
 def test_a_single_run_has_a_report_and_no_results_json(tmp_path: Path, row: Make) -> None:
     (tmp_path / "result.json").write_text(json.dumps(row("penny8")))
     page = report(tmp_path).read_text()

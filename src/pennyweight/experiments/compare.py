@@ -12,13 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pennyweight.experiments.report import RUN_RESULT, write_report
+from pennyweight.experiments.report import RESULTS, RUN_RESULT, run_of, write_report
 from pennyweight.experiments.results import Row, read, write
 from pennyweight.experiments.worker import REFUSALS, Answer
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.training import Run, differences, train
 
-RESULTS = "results.json"
 DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
 PATIENCE_SECONDS = 60.0  # after a second Ctrl-C, before the run's process is ended
 
@@ -101,8 +100,8 @@ def compare(
         if progress:
             print(f"run {place} of {len(runs)}: {name}, seed {run.seed}", file=sys.stderr, flush=True)
         row = _row(run, out / "runs" / folder_name(name, run.seed), progress, trainer)
-        rows = [one for one in rows if (str(one["recipe"]), one.get("seed")) != (name, run.seed)] + [row]
-        rows.sort(key=lambda one: (order.index(str(one["recipe"])), one.get("seed") or 0))
+        rows = [one for one in rows if run_of(one) != (name, run.seed)] + [row]
+        rows.sort(key=lambda one: (order.index(run_of(one)[0]), run_of(one)[1]))
         if progress and "error" in row:
             print(f"{name}, seed {run.seed}: {row['status']}: {row['error']}", file=sys.stderr, flush=True)
         write(rows, out / RESULTS)

@@ -10,7 +10,8 @@ from pennyweight.experiments.facts import Facts, facts
 from pennyweight.experiments.markdown import markdown
 from pennyweight.experiments.results import Row, read, write, write_text
 
-RUN_RESULT = "result.json"  # what a finished run leaves in its folder
+RESULTS = "results.json"  # what a comparison leaves in its folder
+RUN_RESULT = "result.json"  # what a finished run leaves in its
 
 
 def html(said: Facts) -> str:
@@ -24,20 +25,28 @@ def html(said: Facts) -> str:
 
 
 def rows_of(folder: Path) -> list[Row]:
-    """The runs that stand in a folder: a comparison's results.json, else its run folders, else the run it is.
+    """The runs that stand in a folder: of a comparison, or the single run that it is.
 
+    A comparison's rows are those of results.json, and what its run folders came to since.
     Errors: FileNotFoundError for a folder that is not there or holds no finished run.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"report wants the folder of a run or of a comparison, but {str(folder)!r} is none")
-    if (folder / "results.json").is_file():
-        return read(folder / "results.json")
     if (folder / RUN_RESULT).is_file():
         return [read_run(folder)]
-    found = sorted(path.parent for path in (folder / "runs").glob(f"*/{RUN_RESULT}"))
-    if not found:
-        raise FileNotFoundError(f"report finds no finished run in {str(folder)!r} (no results.json, no {RUN_RESULT})")
-    return [read_run(one) for one in found]
+    rows = read(folder / RESULTS) if (folder / RESULTS).is_file() else []
+    for path in sorted((folder / "runs").glob(f"*/{RUN_RESULT}")):
+        one = {**read_run(path.parent), "folder": f"runs/{path.parent.name}"}
+        place = next((place for place, row in enumerate(rows) if run_of(row) == run_of(one)), len(rows))
+        rows[place : place + 1] = [one]
+    if not rows:
+        raise FileNotFoundError(f"report finds no finished run in {str(folder)!r} (no {RESULTS}, no {RUN_RESULT})")
+    return rows
+
+
+def run_of(row: Row) -> tuple[str, int]:
+    """Which run of a comparison a row tells of."""
+    return str(row["recipe"]), int(row.get("seed") or 0)
 
 
 def read_run(folder: Path) -> Row:
@@ -63,11 +72,11 @@ def write_report(rows: Sequence[Row], folder: Path) -> Path:
 def report(folder: Path | str) -> Path:
     """Builds report.html and report.md again from what stands in the folder of a comparison or of a single run.
 
-    A comparison whose results.json is gone gets it back from its run folders. Returns the path of the page.
+    The results.json of a comparison is brought up to date with its run folders. Returns the path of the page.
     Errors: FileNotFoundError for a folder that holds no finished run; ValueError for damaged files.
     """
     folder = Path(folder)
     rows = rows_of(folder)
-    if not (folder / RUN_RESULT).is_file() and not (folder / "results.json").is_file():
-        write(rows, folder / "results.json")
+    if not (folder / RUN_RESULT).is_file():
+        write(rows, folder / RESULTS)
     return write_report(rows, folder)

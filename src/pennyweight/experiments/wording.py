@@ -111,15 +111,30 @@ def headline(standing: Standing, baseline: str) -> str:
 
 
 def summary(table: Table) -> str:
-    """What was compared, in one sentence."""
+    """What was compared, in a few words."""
     seeds = seeds_of(table)
     if not seeds:
         return f"{table.baseline}, the baseline, has no finished run, so there is nothing to compare with."
     first = table.standings[0]
-    loss = with_deviation(first.loss, 4)
-    spread = "" if len(seeds) > 1 else " One seed each: the spread over seeds is unknown."
+    recipes = f"{len(table.standings)} recipe{'s' if len(table.standings) != 1 else ''}"
     over = f"{len(seeds)} seeds" if len(seeds) != 1 else "1 seed"
+    begin = first.mean("initial_loss")
+    down = f" (from {number(begin, 4)} before step 1)" if begin is not None else ""
+    spread = "" if len(seeds) > 1 else " One seed each: the spread over seeds is unknown."
     return (
-        f"{len(table.standings)} recipe{'s' if len(table.standings) != 1 else ''}, {count(table.tokens)} tokens a run, "
-        f"{over}; {table.baseline} ends at {loss} nats a token.{spread}"
+        f"{recipes}, {over}, {count(table.tokens)} tokens a run{_model(first)}. "
+        f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}.{spread}"
     )
+
+
+def _model(standing: Standing) -> str:
+    """Which model was trained, and how large it is."""
+    name = next((row["run"].get("model") for row in standing.runs if isinstance(row.get("run"), dict)), None)
+    every, inner = standing.mean("parameters"), standing.mean("parameters_non_embedding")
+    size_of = f" of {million(every)} parameters, {million(inner)} of them not embeddings" if every and inner else ""
+    return f", model {name}{size_of}" if name else ""
+
+
+def million(value: float) -> str:
+    """A count in millions, or in full below one."""
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else count(value)
