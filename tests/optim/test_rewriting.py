@@ -205,3 +205,22 @@ def test_states_of_another_shape_are_refused() -> None:
     b = AdamW([nn.Parameter(torch.zeros(64, 128))], m="int8", v="log8")
     with pytest.raises(ValueError, match="shape"):
         b.load_state_dict(a.state_dict())
+
+
+def test_a_state_is_read_without_the_library(parameters, walk) -> None:
+    """The formulas of the docstring, in plain torch."""
+    params = parameters()
+    a = AdamW(params, m="dynamic_sym4", v="log4")
+    walk(a, params, range(3))
+    state, number = a.state_dict()["state"][0], params[0].numel()
+    book = [0.0055, 0.0325, 0.0775, 0.2125, 0.4375, 0.6625, 1.0]
+    values = torch.tensor([-x for x in reversed(book)] + [0.0, *book])
+    codes = {slot: torch.stack([state[f"{slot}.codes"] & 15, state[f"{slot}.codes"] >> 4], -1) for slot in "mv"}
+    k = {slot: c.view(-1)[:number].view(-1, 128) for slot, c in codes.items()}
+    m = values[k["m"].int()] * state["m.scales"][:, None]
+    v = state["v.scales"][:, None] * torch.exp2(-state["v.extra"][:, None] * (1 - k["v"].float() / 15))
+    b = AdamW(parameters())
+    b.load_state_dict(a.state_dict())
+    read = b.state[b.param_groups[0]["params"][0]]
+    torch.testing.assert_close(read["m"].view(-1, 128), m, rtol=1e-6, atol=0)  # float32 products
+    torch.testing.assert_close(read["v"].view(-1, 128), v, rtol=1e-5, atol=0)  # float32 exp2 at 20 octaves

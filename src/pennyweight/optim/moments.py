@@ -22,6 +22,11 @@ class Moment:
     Blocks run along the flattened, row-major parameter; row and tensor scales belong to the parameter's own shape.
     The stored tensors stand in one dictionary under `slot` (plain) or `slot.codes`, `slot.scales` … (written).
     `cast` is None for plain tensors that are rounded to nearest by their dtype.
+
+    A reader without this library needs, for code k of block i (4-bit codes stand two a byte, the first in the low half):
+    intN  k scales[i]         logN  scales[i] 2^(-extra[i] (1 - k/(2^N - 1)))      uintN  (k + zeros[i]) scales[i]
+    e4m3  float8(k) scales[i]       expand_e4m3  sign |float8(k)/448|^(1/extra[i]) scales[i]
+    codebooks  values[k] scales[i], the values in rising order.
     Source: Dettmers et al., arXiv:2110.02861 (moments in blocks).
     Ancestor: "fp32" is what torch.optim.AdamW keeps.
     Costs: `bytes(shape)`.
