@@ -1,6 +1,7 @@
 """Convert: which layers of a model are written by a recipe, which are left, and why."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from types import MethodType
 from typing import Any
@@ -107,9 +108,9 @@ class Conversion:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Conversion":
         """Of a copied model: its own counter, and its own parameters stamped again (torch drops their attributes)."""
-        counter = Counter(**self.counter.state())
-        counter = memo.setdefault(id(self.counter), counter)
-        copy = Conversion(self.recipe, counter, list(self.converted), list(self.left), list(self.lines))
+        copy = Conversion(
+            self.recipe, deepcopy(self.counter, memo), list(self.converted), list(self.left), list(self.lines)
+        )
         pairs = [(name, memo.get(id(alive()))) for name, alive in self._parameters]
         copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
         return copy
@@ -130,7 +131,7 @@ def _count(counter: Counter) -> None:
     counter.micro_batch += 1
 
 
-count: Callable[[Counter], None] = torch.compiler.disable(_count)  # a compiled model counts in Python
+count: Callable[[Counter], None] = torch.compiler.disable(_count)  # type: ignore[assignment]  # compiled models too
 
 
 def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0) -> Conversion:

@@ -6,6 +6,7 @@ grad_weight  dW = G^T X       and the bias gradient from the unwritten G
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
@@ -87,10 +88,8 @@ class Shared:
             self._last = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
-        copy = Shared(Counter(**self.counter.state()), self.activations)
-        memo[id(self.counter)] = copy.counter
-        memo[id(self)] = copy
-        return copy
+        memo[id(self)] = Shared(deepcopy(self.counter, memo), self.activations)
+        return memo[id(self)]
 
 
 @dataclass
@@ -163,7 +162,7 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     return y.view(*x.shape[:-1], matrix.shape[0])
 
 
-eager_linear: Callable[..., Tensor] = torch.compiler.disable(linear)  # a compiled model breaks its graph here
+eager_linear: Callable[..., Tensor] = torch.compiler.disable(linear)  # type: ignore[assignment]  # a compiled model breaks its graph here
 
 
 @dataclass(frozen=True)
