@@ -103,6 +103,12 @@ def test_states_of_linear_layers_alone_need_a_linear_layer():
     assert Recipe("r", LinearCasts(), m="int8", states="linear").notes == [
         "Only the states of converted linear weights are written; the others are fp32."
     ]
+    assert Recipe("r", LinearCasts(), states="linear").notes == []
+
+
+def test_rule_without_a_pattern_is_refused():
+    with pytest.raises(ValueError, match="Rule.pattern is a glob over module names, got an empty one"):
+        Rule("")
 
 
 @pytest.mark.parametrize(
