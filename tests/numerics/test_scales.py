@@ -63,7 +63,7 @@ def test_e8m0_marks_zeros_and_what_is_not_finite(name: str, mode: str) -> None:
 
 
 def test_e8m0_exponents_clamp_and_their_elements_saturate() -> None:
-    x = groups_of(torch.tensor([3e38, 2.0**-125, 2.0**-126]))
+    x = groups_of(torch.tensor([2e38, 2.0**-125, 2.0**-126]))
     for mode in E2M1_EXPONENTS:
         read = cast(f"e2m1/mx-{mode}")(x)
         assert bool(read.isfinite().all())
@@ -160,7 +160,7 @@ def test_the_largest_element_of_a_block_is_unbiased(text: str) -> None:
 
 
 def test_a_saturating_scale_would_bias_it() -> None:
-    """Why floor and nearest are refused: by hand, the maximum loses 4.3 % and 1.3 % on average (card, sections 4 and 6)."""
+    """Why floor is refused: a block maximum between 6 and 8 scale steps is cut to 6."""
     u = torch.rand(20_000, generator=torch.Generator().manual_seed(1))
     a = torch.rand(20_000, generator=torch.Generator().manual_seed(0)).exp2()
     floor = format("e2m1").round(a * 4, u) / 4
