@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pennyweight.numerics import Counter
+from pennyweight.numerics import Counter, cast
 from pennyweight.optim import AdamW, Hyper, Moment, moment, update, update_
 
 ZERO_FREE = ["log8", "log4", "linear_nz8", "linear_nz4", "sqrt_nz8", "sqrt_nz4", "expand_e4m3"]
@@ -47,10 +47,18 @@ def test_update_changes_nothing_it_was_given_and_equals_the_one_in_place() -> No
     assert all(torch.equal(state[name], fresh[name]) for name in state)
 
 
-@pytest.mark.parametrize(("m", "v"), [("int8", "log8"), ("dynamic_sym4", "log4"), ("bf16", "bf16"), ("fp32", "fp32")])
-def test_shards_at_block_edges_are_bit_equal_to_the_whole(m: str, v: str) -> None:
-    first, second = moment(m, "m"), moment(v, "v")
-    number, edges = 300_001, [0, 256, 131_072, 200_192, 300_001]
+@pytest.mark.parametrize(
+    ("m", "v", "edges"),
+    [
+        ("int8", "log8", [0, 256, 131_072, 200_192, 300_001]),
+        ("dynamic_sym4", "log4", [0, 128, 200_192, 300_001]),
+        ("int8/block96", "log8/block160", [0, 480, 144_000, 300_001]),
+        ("bf16", "bf16", [0, 64, 131_136, 300_001]),
+        ("fp32", "fp32", [0, 64, 131_136, 300_001]),
+    ],
+)
+def test_shards_at_block_edges_are_bit_equal_to_the_whole(m: str, v: str, edges: list[int]) -> None:
+    first, second, number = moment(m, "m"), moment(v, "v"), edges[-1]
     whole_w = torch.randn(number)
     shards_w = [whole_w[a:b].clone() for a, b in zip(edges, edges[1:], strict=False)]
     whole = nothing(first, second, number)
@@ -64,6 +72,20 @@ def test_shards_at_block_edges_are_bit_equal_to_the_whole(m: str, v: str) -> Non
     assert torch.equal(torch.cat(shards_w), whole_w)
     for name, tensor in whole.items():
         assert torch.equal(torch.cat([state[name] for state in shards]), tensor)
+
+
+def test_shards_of_whole_rows_round_weights_without_a_master_alike() -> None:
+    whole, gradient, rounding = torch.randn(600, 512), torch.randn(600, 512), cast("int8/row/stochastic")
+    parts = [whole[:256].clone(), whole[256:].clone()]
+    state = nothing(Moment(), Moment(), whole.numel())
+    master, _ = update(whole.view(-1), gradient.view(-1), state, 1, Hyper())
+    update_(whole.view(-1), gradient.view(-1), state, 1, Hyper(), cast=rounding, keys=keys(0), shape=(600, 512))
+    assert torch.equal(whole, rounding(master.view(600, 512), keys(0)["weights"]))
+    for part, g, start in zip(parts, (gradient[:256], gradient[256:]), (0, 256 * 512), strict=True):
+        empty, shape = nothing(Moment(), Moment(), part.numel()), tuple(part.shape)
+        flat = part.view(-1), g.reshape(-1)
+        update_(*flat, empty, 1, Hyper(), cast=rounding, keys=keys(0), start=start, shape=shape)
+    assert torch.equal(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize(

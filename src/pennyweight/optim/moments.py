@@ -23,7 +23,7 @@ class Moment:
     The stored tensors stand in one dictionary under `slot` (plain) or `slot.codes`, `slot.scales` … (written).
     `cast` is None for plain tensors that are rounded to nearest by their dtype.
 
-    A reader without this library needs, for code k of block i (4-bit codes stand two a byte, the first in the low half):
+    For a reader without this library, code k of block i (4-bit codes stand two a byte, the first in the low half) is
     intN  k scales[i]         logN  scales[i] 2^(-extra[i] (1 - k/(2^N - 1)))      uintN  (k + zeros[i]) scales[i]
     e4m3  float8(k) scales[i]       expand_e4m3  sign |float8(k)/448|^(1/extra[i]) scales[i]
     codebooks  values[k] scales[i], the values in rising order.
