@@ -17,16 +17,21 @@ from pennyweight.training import Checkpoint, Evaluation, Run, read_ledger
 
 TIMES_AND_MEMORY = {"tokens_per_second", "memory_bytes"}
 CLOCKS = {"seconds", "step_seconds", "peak_memory_bytes"}
-DEATHS = {
+QUICK = {
     "before the first checkpoint": [{"at": "step", "n": 2}],
-    "in the first checkpoint": [{"at": "tensors", "n": 2}],
-    "between two steps": [{"at": "step", "n": 6}],
-    "in the middle of a line": [{"at": "line", "n": 7}],
-    "in the second checkpoint's state": [{"at": "json", "n": 5}],
-    "before the rename": [{"at": "folder", "n": 4}],
+    "in the first checkpoint and in the second": [{"at": "tensors", "n": 2}, {"at": "json", "n": 5}],
     "after the rename, before the ledger": [{"at": "noted", "n": 2}],
-    "four times": [{"at": "step", "n": 2}, {"at": "tensors", "n": 1}, {"at": "step", "n": 5}, {"at": "json", "n": 3}],
 }
+LONG = {
+    "between two steps": [{"at": "step", "n": 5}],
+    "in the middle of a line": [{"at": "line", "n": 5}],
+    "before the rename": [{"at": "folder", "n": 5}],
+    "four times": [{"at": "step", "n": 2}, {"at": "tensors", "n": 1}, {"at": "step", "n": 5}, {"at": "json", "n": 2}],
+}
+DEATHS = [
+    *(pytest.param(deaths, id=name) for name, deaths in QUICK.items()),
+    *(pytest.param(deaths, id=name, marks=pytest.mark.long) for name, deaths in LONG.items()),
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +56,13 @@ def mortal(nursery):
 
 @pytest.fixture
 def long_run(small):
-    """Four bits, stochastic rounding, dropout, two micro-batches a step, and a checkpoint at 4, 8 and the end, 11."""
+    """Four bits, stochastic rounding, dropout, two micro-batches a step, and a checkpoint at 3, 6 and the end, 7."""
     return small(
         recipe="penny4",
-        steps=11,
+        steps=7,
         accumulate=2,
-        checkpoint=Checkpoint(every=4),
-        evaluation=Evaluation(every=3, tokens=256),
+        checkpoint=Checkpoint(every=3),
+        evaluation=Evaluation(every=3, tokens=64),
     )
 
 
@@ -91,11 +96,11 @@ def state(folder: Path) -> dict:
     return held
 
 
-@pytest.mark.parametrize("deaths", DEATHS.values(), ids=DEATHS)
+@pytest.mark.parametrize("deaths", DEATHS)
 def test_a_killed_run_ends_as_if_it_had_never_been_stopped(mortal, straight, long_run, tmp_path, deaths):
     expected = state(straight(long_run))
-    assert expected["state"]["noise"]["step"] == 11
-    assert [line["step"] for line in expected["ledger"] if line["kind"] == "step"] == list(range(1, 12))
+    assert expected["state"]["noise"]["step"] == 7
+    assert [line["step"] for line in expected["ledger"] if line["kind"] == "step"] == list(range(1, 8))
     for death in deaths:
         assert mortal(long_run, tmp_path / "r", death)
         assert not (tmp_path / "r" / "model").exists()
@@ -117,15 +122,14 @@ def forget(folder: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        (lambda numbers: None, True),
-        (lambda numbers: numbers["noise"].update(step=0), False),
-        (lambda numbers: numbers["noise"].update(seed=1), False),
-        (lambda numbers: numbers.update(sampler=0), False),
+        pytest.param(lambda numbers: numbers["noise"].update(step=0), False, id="noise step"),
+        pytest.param(lambda numbers: None, True, id="nothing", marks=pytest.mark.long),
+        pytest.param(lambda numbers: numbers["noise"].update(seed=1), False, id="seed", marks=pytest.mark.long),
+        pytest.param(lambda numbers: numbers.update(sampler=0), False, id="sampler", marks=pytest.mark.long),
     ],
-    ids=["nothing", "noise step", "noise seed", "sampler"],
 )
 def test_the_comparison_notices_what_a_checkpoint_forgets(mortal, straight, long_run, tmp_path, change, same):
-    assert mortal(long_run, tmp_path / "r", {"at": "step", "n": 6})
+    assert mortal(long_run, tmp_path / "r", {"at": "step", "n": 5})
     forget(tmp_path / "r", change)
     assert not mortal(long_run, tmp_path / "r")
     found, expected = state(tmp_path / "r"), state(straight(long_run))

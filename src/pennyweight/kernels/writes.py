@@ -29,6 +29,7 @@ def is_fused(cast: Cast, x: Tensor) -> bool:
         and x.dim() == 2
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and x.device.type == "cpu"
+        and type(x) in (Tensor, torch.nn.Parameter)  # a fake tensor's chunks cost time and save nothing
         and x.numel() > 0
     )
 

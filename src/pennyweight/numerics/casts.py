@@ -174,7 +174,8 @@ class Cast:
         R, C = matrix.shape
         if R * C == 0:
             return iter(())
-        one = matrix.device.type != "cpu" or torch.compiler.is_compiling()
+        abstract = type(matrix) not in (Tensor, torch.nn.Parameter)  # a fake tensor's strips cost time and save nothing
+        one = matrix.device.type != "cpu" or abstract or torch.compiler.is_compiling()
         return strips(
             self.scale, R, C, R * C if one else _STRIP, multiple=max(8, self.rotation.size if self.rotation else 1)
         )

@@ -26,11 +26,13 @@ def plain_model(training: Training) -> PreTrainedModel:
     """The model as it is saved: an ordinary one whose weights are those that the recipe writes.
 
     A recipe that writes the head but not the embedding it is tied to makes two tensors of one; the config says so.
+    Gives back what the trained model held, so that there are never more than two copies of the weights.
     """
     config = copy.deepcopy(training.model.config)
     weights = plain_weights(training.model)
     if len(untied(weights)) > len(untied(training.model.state_dict())):
         config.tie_word_embeddings = False
+    training.model.to_empty(device="meta")
     model = from_config(config, seed=training.run.seed, name=training.run.model)
     model.load_state_dict(weights)
     return model
@@ -39,10 +41,12 @@ def plain_model(training: Training) -> PreTrainedModel:
 def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: Path | None, device: str) -> Result:
     """Measures the model as it is saved, saves it, and says what the run came to.
 
-    Gives the optimizer's memory back first, so that the second model does not add to the peak.
+    Ends the training: its optimizer and its model give their memory back, so that this does not add to the peak.
     Errors: Diverged when the saved model's loss is not finite; OSError (a full disk), then nothing half-written stays.
     """
     run, progress = training.run, training.progress
+    every = sum(p.numel() for p in training.model.parameters())
+    embeddings = {id(m.weight): m.weight.numel() for m in training.model.modules() if isinstance(m, nn.Embedding)}
     training.optimizer.state.clear()
     model = plain_model(training)
     batches = validation_batches(corpus.valid, run.data.context, run.batch, run.evaluation.tokens)
@@ -58,7 +62,8 @@ def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: 
         raise Diverged(
             f"the model as saved has a validation loss of {plain}", step=progress.step, where="the written weights"
         )
-    result = _result(training, corpus, plain=plain, predicted=predicted, place=place)
+    counted = (every, every - sum(embeddings.values()))
+    result = _result(training, corpus, plain=plain, counted=counted, predicted=predicted, place=place)
     if place is not None:
         with beside(place / MODEL) as partial, _quiet():
             model.save_pretrained(partial)
@@ -78,11 +83,17 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _result(training: Training, corpus: Corpus, *, plain: float, predicted: Categories, place: Path | None) -> Result:
+def _result(
+    training: Training,
+    corpus: Corpus,
+    *,
+    plain: float,
+    counted: tuple[int, int],
+    predicted: Categories,
+    place: Path | None,
+) -> Result:
     run, progress, conversion = training.run, training.progress, training.conversion
     loss = progress.validation[-1][1]
-    every = sum(p.numel() for p in training.model.parameters())
-    embeddings = {id(m.weight): m.weight.numel() for m in _embeddings(training.model)}
     return Result(
         recipe=str(run.recipe),
         seed=run.seed,
@@ -99,8 +110,8 @@ def _result(training: Training, corpus: Corpus, *, plain: float, predicted: Cate
         status="finished",
         data_hash=corpus.hash,
         folder=None if place is None else str(place),
-        parameters=every,
-        parameters_non_embedding=every - sum(embeddings.values()),
+        parameters=counted[0],
+        parameters_non_embedding=counted[1],
         memory={
             category: {"predicted": size, "measured": progress.memory.get(category)}
             for category, size in predicted.items()
@@ -115,7 +126,3 @@ def _result(training: Training, corpus: Corpus, *, plain: float, predicted: Cate
         machine=machine(),
         versions=versions(),
     )
-
-
-def _embeddings(model: nn.Module) -> list[nn.Embedding]:
-    return [module for module in model.modules() if isinstance(module, nn.Embedding)]
