@@ -88,7 +88,19 @@ def _int32_product(a: Tensor, b: Tensor) -> Tensor:
         return _public_int32_product(a, b)
     if a.is_cuda:
         return _padded_int32_product(operator, a, b)
-    return operator(a, b.T)
+    return operator(_clear(a), _clear(b.T))
+
+
+def _clear(x: Tensor) -> Tensor:
+    """x, copied where its strides leave open which dimension is the leading one.
+
+    torch 2.13's `_int_mm` silently gives wrong sums on a CPU for such operands: strides (1, 1), which one row or one
+    column may have, and strides of 0.
+    """
+    rows, columns = x.shape
+    by_rows = x.stride(1) == 1 and x.stride(0) >= columns
+    by_columns = x.stride(0) == 1 and x.stride(1) >= rows > 1
+    return x if by_rows or by_columns else x.clone(memory_format=torch.contiguous_format)
 
 
 def _padded_int32_product(operator: Callable[..., Tensor], a: Tensor, b: Tensor) -> Tensor:
