@@ -98,6 +98,7 @@ class Staircase:
         if y.device not in self._beside:
             self._beside[y.device] = (self._edge.to(y.device), self._count.to(y.device))
         edge, count = self._beside[y.device]
-        key = y.view(torch.int32).bitwise_right_shift(16).bitwise_and_(0xFFFF).view(-1)
-        reached = torch.le(edge.index_select(0, key), y.view(-1), out=torch.empty_like(y).view(-1))
+        flat = y.reshape(-1)  # a transposed matrix is written where it lies
+        key = flat.view(torch.int32).bitwise_right_shift(16).bitwise_and_(0xFFFF)
+        reached = torch.le(edge.index_select(0, key), flat, out=torch.empty_like(flat))
         return reached.add_(count.index_select(0, key)).view(y.shape)
