@@ -61,6 +61,7 @@ class Codebook:
 
     def index(self, y: Tensor, u: Tensor | None = None) -> Tensor:
         """The index, as a float, of the nearest value or with noise `u` of one of the two neighbours; NaN has any."""
+        y = y.contiguous()  # tables are looked up in memory's order
         quick = type(y) is Tensor and y.device.type == "cpu" and y.dtype == torch.float32
         quick = quick and not torch.compiler.is_compiling()
         if u is None:
