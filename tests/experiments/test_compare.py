@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,32 @@ def test_a_worker_refuses_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         compare(["bf16"], base, out=tmp_path / "o", progress=False)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.long
+def test_a_run_whose_comparison_was_killed_saves_itself_and_ends(tmp_path: Path) -> None:
+    shape = {"model_type": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 32, "vocab_size": 300}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    (tmp_path / "text").mkdir()
+    for name in range(40):
+        (tmp_path / "text" / f"{name}.txt").write_text(
+            f"the {name} bits of line {name} are written in {name} ways\n" * 40
+        )
+    data = Data(source=str(tmp_path / "text"), tokenizer="bpe-300", context=16)
+    run = Run(model=str(tmp_path / "config.json"), data=data, steps=1_000_000, batch=2)
+    command = [sys.executable, "-c", "from pennyweight.experiments.worker import main; main()"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
+    assert process.stdin
+    assert process.stdout
+    asked = {"run": run.to_dict(), "folder": str(tmp_path / "r"), "progress": False}
+    process.stdin.write(json.dumps(asked) + "\n")
+    process.stdin.flush()
+    ledger = tmp_path / "r" / "ledger.jsonl"
+    deadline = time.monotonic() + 120
+    while not (ledger.exists() and ledger.read_text().count('"step"') > 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.stdin.close()
+    assert json.loads(process.stdout.read()) == {"interrupted": True}
+    assert process.wait(60) == 0
+    assert list((tmp_path / "r" / "checkpoints").glob("step-*"))

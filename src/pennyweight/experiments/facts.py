@@ -13,7 +13,6 @@ from pennyweight.training.settings import flat
 
 Grid = tuple[tuple[str, ...], list[tuple[str, ...]]]  # a header and its lines
 EVERYDAY = {"model": "--model", "data.source": "--data", "steps": "--steps"}  # flags that stand for a setting
-SHOWN_NAMES = 4  # layer names that stand for a longer list of exceptions
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _written(rows: Sequence[Row]) -> tuple[Written, ...]:
         if name in told or not isinstance(described, dict):
             continue
         recipe = Recipe.from_dict(described)
-        told[name] = Written(name, recipe_grid(recipe), tuple(recipe.notes), _shares(row), _exceptions(row))
+        told[name] = Written(name, recipe_grid(recipe), tuple(recipe.notes), _shares(row, recipe), _exceptions(row))
     return tuple(told.values())
 
 
@@ -184,7 +183,7 @@ def recipe_grid(recipe: Recipe) -> Grid:
     return header, [tuple(str(line[column]) for column in header) for line in lines]
 
 
-def _shares(row: Row) -> tuple[str, ...]:
+def _shares(row: Row, recipe: Recipe) -> tuple[str, ...]:
     """How much of the blocks' linear layers has both operands in few bits, in each product and in the states."""
     said = []
     for key, bits in (("four_bit_share", 4), ("eight_bit_share", 8)):
@@ -194,22 +193,21 @@ def _shares(row: Row) -> tuple[str, ...]:
                 f"{product} {100 * share[product]:.1f} %" for product in (*PRODUCTS, *share) if product in share
             ]
             said.append(
-                f"Multiply-adds of the blocks' linear layers with both operands in at most {bits} bits: "
-                f"{', '.join(dict.fromkeys(products))}."
+                f"has both operands in at most {bits} bits in these shares of the multiply-adds of its blocks' linear "
+                f"layers: {', '.join(dict.fromkeys(products))}."
             )
+    states = [f"{slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"]
+    if states:
+        said.append(f"keeps {wording.listing(states)}.")
     return tuple(said)
 
 
 def _exceptions(row: Row) -> tuple[str, ...]:
-    """The layers that were left as they are, grouped by reason."""
+    """Every layer that was left as it is, grouped by reason."""
     reasons: dict[str, list[str]] = {}
     for name, why in row.get("left") or []:
         reasons.setdefault(str(why), []).append(str(name))
-    return tuple(
-        f"{why}: {', '.join(names[:SHOWN_NAMES])}"
-        + (f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else "")
-        for why, names in reasons.items()
-    )
+    return tuple(f"{why}: {', '.join(wording.folded(names))}" for why, names in reasons.items())
 
 
 def _machine(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:

@@ -38,7 +38,11 @@ def _section(section: Section) -> list[str]:
 
 
 def _recipe(written: Written) -> list[str]:
-    said = (*written.shares, *(f"Left as it is, {line}" for line in written.exceptions), *written.notes)
+    said = (
+        *(f"{written.name} {line}" for line in written.shares),
+        *(f"Left as it is, {line}" for line in written.exceptions),
+        *written.notes,
+    )
     return [f"### {plain(written.name)}", grid(written.grid), bullets(said)]
 
 

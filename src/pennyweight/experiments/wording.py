@@ -1,6 +1,7 @@
 """Wording: numbers and standings as people read them, the same in HTML, in Markdown and on the terminal."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from pennyweight.experiments.results import Standing, Table
@@ -73,6 +74,33 @@ def bracket(values: Spread | None, digits: int) -> str:
 def listing(words: Sequence[str]) -> str:
     """Words as a sentence lists them: a, b and c."""
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def folded(names: Sequence[str]) -> list[str]:
+    """Names that differ in one number as one: h.0.fc, h.1.fc, h.2.fc, h.4.fc -> h.{0-2,4}.fc; none is lost."""
+    kinds: dict[tuple[str, ...], list[int]] = {}
+    for name in names:
+        parts = tuple(re.split(r"(?<=\.)(\d{1,9})(?=\.)", name, maxsplit=1))
+        kinds.setdefault((parts[0], parts[2]) if len(parts) == 3 else parts, []).extend(map(int, parts[1:2]))
+    return [
+        f"{kind[0]}{{{ranges(numbers)}}}{kind[1]}"
+        if len(numbers) > 1
+        else f"{kind[0]}{numbers[0]}{kind[1]}"
+        if numbers
+        else kind[0]
+        for kind, numbers in kinds.items()
+    ]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Whole numbers, runs of them as first-last: 0-2,4."""
+    runs: list[list[int]] = []
+    for value in sorted(set(numbers)):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def seeds_of(table: Table) -> list[int]:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 from pennyweight.training import Diverged, Run, TrainingFailed, train
@@ -63,6 +64,7 @@ def main() -> None:
         logging.basicConfig(format="pennyweight: %(message)s")
         logging.getLogger("pennyweight").setLevel(logging.INFO)
     threading.Thread(target=_stop_when_alone, daemon=True).start()
-    json.dump(answer(asked), out)
-    out.flush()
+    told = json.dumps(answer(asked))
+    with suppress(BrokenPipeError), out:  # nobody listens any more; the run folder holds what was done
+        out.write(told)
     sys.stderr.flush()
