@@ -41,7 +41,7 @@ def legal(name: str, scale: Scale) -> bool:
 @pytest.fixture
 def short_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes matrices of a few hundred numbers fall into several strips."""
-    monkeypatch.setattr(casts_module, "_STRIP", 128)
+    monkeypatch.setattr(casts_module, "_STRIP", 512)
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
@@ -53,7 +53,7 @@ def test_calling_a_cast_is_writing_and_reading(name: str, rounding: str) -> None
             continue
         for rotation in (None, Hadamard(8)) if text in ("row", "block16", "mx") else (None,):
             chosen = Cast(format(name), scale, rounding, rotation)
-            for shape in [(1, 50), (5, 33), (33, 64), (2, 3, 40)]:
+            for shape in [(1, 1050), (5, 33), (33, 64)]:
                 for dtype in (torch.float32, torch.bfloat16, torch.float64) if text == "row" else (torch.float32,):
                     x = sample(shape, name, dtype)
                     written = chosen.write(x, 5, start=3)

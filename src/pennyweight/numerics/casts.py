@@ -17,9 +17,9 @@ from pennyweight.numerics.grids import (
     estimator,
     levels,
     measure,
+    put_reals,
     read_levels,
     read_scales,
-    reals,
     solve,
     whole_scale,
     write_levels,
@@ -112,7 +112,7 @@ class Cast:
             turned = torch.empty_like(y) if self.rotation and back else out[rows, cols]
             for tile in tiles:
                 grid, level = self._land(y, u, tile, cols, known)
-                _place(turned, tile, cols).copy_(reals(self.format, grid, level).view(tile.extent))
+                put_reals(self.format, grid, level, _place(turned, tile, cols).view(tile.shape))
             if self.rotation and back:
                 out[rows, cols] = self.rotation(turned)
         return out.view(x.shape)
@@ -312,8 +312,7 @@ class Quantized:
             turned = torch.empty(codes.shape, dtype=self._compute, device=codes.device) if turn else out[rows, cols]
             for tile in tiles:
                 level = read_levels(cast.format, cast.scale, _view(codes, tile, cols), self._compute)
-                level = reals(cast.format, self._grid(tile, factors), level)
-                _place(turned, tile, cols).copy_(level.view(tile.extent))
+                put_reals(cast.format, self._grid(tile, factors), level, _place(turned, tile, cols).view(tile.shape))
             if cast.rotation is not None and turn:
                 out[rows, cols] = cast.rotation(turned).to(dtype)
         return out.view(self.shape)

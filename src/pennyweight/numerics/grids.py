@@ -226,20 +226,27 @@ def levels(element: Format, scale: Scale, grid: Grid, x: Tensor, u: Tensor | Non
             offset = published_offset(element, scale)
             assert grid.zero is not None
             return on_integers_(y.sub_(grid.zero), u).clamp_(-offset, element.max - offset)
+        case Integer(unit=1.0) if u is None and _just_fits(scale, element):
+            return y.round_()
     return element.round_(y, u)
 
 
-def reals(element: Format, grid: Grid, level: Tensor) -> Tensor:
-    """Levels -> the numbers they stand for."""
+def _just_fits(scale: Scale, element: Format) -> bool:
+    """Whether nearest needs no clamp: in float32, a / (a / max) passes max by an ulp at most, which rounds back."""
+    return scale.number == "fp32" and scale.arithmetic == "float32" and estimator(element) == "absmax"
+
+
+def put_reals(element: Format, grid: Grid, level: Tensor, out: Tensor) -> None:
+    """Puts the numbers that levels stand for into `out`, rounded once to its dtype."""
     match element:
         case Codebook():
-            return look_up(table(element.values, grid.scale), level.to(torch.int32)).mul_(grid.scale)
+            level = look_up(table(element.values, grid.scale), level.to(torch.int32))
         case LogRange() | Expanded():
-            return element.spread(level, grid.extra).mul_(grid.scale)
+            level = element.spread(level, grid.extra)
         case Shifted():
             assert grid.zero is not None
-            return (level + grid.zero).mul_(grid.scale)
-    return level.mul_(grid.scale)
+            level = level + grid.zero
+    torch.mul(level, grid.scale, out=out)
 
 
 def write_levels(element: Format, scale: Scale, level: Tensor) -> Tensor:
