@@ -1,5 +1,6 @@
 """Convert: which layers are written, which are left and why, and what stays as it was."""
 
+import pickle
 from copy import deepcopy
 from typing import Any
 
@@ -140,6 +141,16 @@ def test_a_deep_copy_has_its_own_counter_and_stamps() -> None:
     assert [p.pennyweight_name for p in copy.parameters()] == [n for n, _ in model.named_parameters()]  # type: ignore[attr-defined]
     assert train(copy) == train(model)
     assert other.micro_batch == conversion.counter.micro_batch == 2
+
+
+def test_a_model_sent_to_another_process_stays_stamped_and_trains_alike() -> None:
+    model = gpt2()
+    quantize(model, "w4b32ha4b32hg4b32sh", seed=3)
+    sent = pickle.loads(pickle.dumps(model))
+    counter = sent.pennyweight_conversion.counter
+    assert {id(p.pennyweight_counter) for p in sent.parameters()} == {id(counter)}
+    assert train(sent) == train(model)
+    assert counter.micro_batch == 2
 
 
 def test_rules_decide_by_name_and_the_table_and_share_say_so() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from types import MethodType
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -115,6 +115,9 @@ class Conversion:
         copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
         return copy
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parameters": []}  # a stamp travels with its parameter
+
 
 class MicroBatches:
     """Counts forward passes that will be trained on; a recomputed block or a second backward pass is none."""
@@ -171,7 +174,7 @@ def _attach(model: nn.Module, conversion: Conversion) -> None:
     model.pennyweight_conversion = conversion  # type: ignore[assignment]
     model.register_forward_pre_hook(MicroBatches(conversion.counter))
     if hasattr(model, "save_pretrained"):
-        model.save_pretrained = MethodType(save_plain, model)  # type: ignore[assignment]
+        model.save_pretrained = partial(save_plain, model)  # type: ignore[assignment]
     for module in model.modules():
         # In evaluation these two read weights without calling the layers; a hook, and no nested tensors, stop that.
         if isinstance(module, nn.TransformerEncoderLayer):

@@ -91,6 +91,9 @@ class Shared:
         memo[id(self)] = Shared(deepcopy(self.counter, memo), self.activations)
         return memo[id(self)]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": ()}
+
 
 @dataclass
 class Layer:
