@@ -11,7 +11,7 @@ from torch import nn
 def parameters() -> Callable[..., list[nn.Parameter]]:
     def make(seed: int = 0, dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
         generator = torch.Generator().manual_seed(seed)
-        shapes = [(64, 80), (7,), (), (1,), (0, 5), (3, 5, 2), (130, 67)]
+        shapes = [(64, 80), (5000,), (), (1,), (0, 5), (3, 5, 2), (130, 67)]
         return [nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
 
     return make

@@ -204,6 +204,12 @@ def test_stochastic_moments_are_unbiased(slot: str, code: str) -> None:
         assert ((mean - exact).abs() <= tolerance).all()
 
 
+def test_the_papers_states_have_the_papers_floor_under_their_scales() -> None:
+    tiny = torch.full((4, 8), 1e-10)  # 1.27 steps of 1e-8 / 127
+    assert torch.equal(written(moment("int8/row", "m", "nearest"), "m", tiny), torch.full((32,), 1e-8) / 127)
+    assert torch.equal(written(moment("int8/block8", "m", "nearest"), "m", tiny), tiny.view(-1))
+
+
 def held(codes: list[int], rounding: str, steps: int) -> Tensor:
     """Codes of m after `steps` of zero gradient in a block whose first element keeps the scale by its gradient."""
     m, v = moment("int8/block128", "m", rounding), Moment()
