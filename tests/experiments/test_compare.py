@@ -191,6 +191,7 @@ def test_a_run_whose_comparison_was_killed_saves_itself_and_ends(tmp_path: Path)
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.stdin.close()
-    assert json.loads(process.stdout.read()) == {"interrupted": True}
+    with process.stdout as answers:
+        assert json.loads(answers.read()) == {"interrupted": True}
     assert process.wait(60) == 0
     assert list((tmp_path / "r" / "checkpoints").glob("step-*"))
