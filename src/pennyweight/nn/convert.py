@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from pennyweight.nn.linear import Layer, Shared, WrittenConv1D, WrittenLinear, ways
+from pennyweight.nn.linear import Layer, Shared, WrittenConv1D, WrittenLinear
 from pennyweight.nn.plain import save_plain
 from pennyweight.numerics import Counter
 from pennyweight.recipes import PRODUCTS, LinearCasts, Recipe
@@ -93,9 +93,9 @@ class Conversion:
         for name in self.converted:
             chosen = casts[name]
             assert chosen is not None
-            real = {p: "real" if way[0] else "emulated" for p, way in zip(PRODUCTS, ways(chosen), strict=True)}
+            ways = ", ".join(f"{product} {chosen.way_of(product)[0]}" for product in PRODUCTS)
             written = f"x {chosen.output.left}, w {chosen.output.right}, backward {chosen.backward}"
-            lines.append(f"  {name:<{width}}  {written}; " + ", ".join(f"{p} {way}" for p, way in real.items()))
+            lines.append(f"  {name:<{width}}  {written}; {ways}")
         lines += [f"  {name:<{width}}  left: {why}" for name, why in self.left]
         return "\n".join(lines)
 
@@ -192,8 +192,6 @@ def _decided(line: Line, module: nn.Module, recipe: Recipe) -> Line:
     if casts is not None and type(module) not in WRITTEN:
         kind = type(module).__name__
         return replace(line, why=f"{kind} is a subclass of Linear: its weight may be read without calling it")
-    if casts is not None:
-        ways(casts)  # raises here, before anything is changed, where real products are asked for and impossible
     return replace(line, casts=casts, why=why)
 
 

@@ -8,8 +8,7 @@ grad_weight  dW = G^T X       and the bias gradient from the unwritten G
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
 import torch
@@ -18,10 +17,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from pennyweight.kernels import real_reason, slow_reason
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.numerics import Cast, Counter, Quantized
-from pennyweight.recipes import LinearCasts
+from pennyweight.recipes import PRODUCTS, LinearCasts
 
 SLOTS = (
     "output.left",
@@ -32,34 +30,6 @@ SLOTS = (
     "grad_weight.right",
     "saved",
 )
-
-
-class Ways(NamedTuple):
-    """Which of the three products are computed on codes, and why; the rest multiply decoded values."""
-
-    output: tuple[bool, str]
-    grad_input: tuple[bool, str]
-    grad_weight: tuple[bool, str]
-
-
-@cache
-def ways(casts: LinearCasts) -> Ways:
-    """How each product is computed here: real where the scales allow it, this machine can and, for "auto", it pays."""
-    chosen = []
-    for name in ("output", "grad_input", "grad_weight"):
-        way, why = casts.way_of(name)
-        real = way == "real"
-        if real:
-            left, right = (operand.as_read() for operand in casts.operands(name))
-            assert left is not None
-            assert right is not None
-            problem = real_reason(left, right)
-            if problem and casts.way == "real":
-                raise ValueError(f"{name} cannot be real: {problem}")
-            problem = problem or (slow_reason(left, right) if casts.way == "auto" else None)
-            real, why = problem is None, problem or why
-        chosen.append((real, why))
-    return Ways(*chosen)
 
 
 @dataclass
@@ -104,7 +74,7 @@ class Layer:
     shared: Shared
 
     def __post_init__(self) -> None:
-        self.ways = ways(self.casts)
+        self.real = frozenset(name for name in PRODUCTS if self.casts.way_of(name)[0] == "real")
         slots = {slot: slot_cast(self.casts, slot) for slot in SLOTS}
         self.drawn = [slot for slot, cast in slots.items() if cast is not None and cast.rounding == "stochastic"]
 
@@ -159,7 +129,7 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     if not layer.shared.activations:
         return functional.linear(x, layer.weight(matrix).to(matrix.dtype), bias)
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
-    call = Call(layer.casts, layer.ways, layer.keys(), dtype, turned)
+    call = Call(layer.casts, layer.real, layer.keys(), dtype, turned)
     written = _shared_input(layer, call, x, rows, weight)
     y: Tensor = _Linear.apply(rows, weight, bias, written, call)  # type: ignore[assignment]  # apply is untyped
     return y.view(*x.shape[:-1], matrix.shape[0])
@@ -173,7 +143,7 @@ class Call:
     """One call of a layer, as its backward pass needs it again."""
 
     casts: LinearCasts
-    ways: Ways
+    real: frozenset[str]  # the products computed on codes
     keys: dict[str, int]
     dtype: torch.dtype  # of the result, and of products of decoded values
     turned: bool
@@ -200,7 +170,7 @@ class _Linear(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             left = call.raw(x, "output.left") if written is None else Written(written)
             right = call.raw(call.matrix(weight), "output.right")
-            y = multiply(left, right, real=call.ways.output[0], dtype=call.dtype, bias=bias)
+            y = multiply(left, right, real="output" in call.real, dtype=call.dtype, bias=bias)
             needs_x, needs_weight = ctx.needs_input_grad[:2]
             kept, tensors = _keep(x, written, call) if needs_weight else (None, ())
         ctx.call, ctx.kept, ctx.x_dtype = call, kept, x.dtype
@@ -227,7 +197,7 @@ def _grad_input(call: Call, grad: Tensor, weight: Tensor, out: torch.dtype) -> T
     """dX [T, I] = G [T, O] W [O, I]."""
     forward, left = call.raw(weight, "output.right"), call.raw(grad, "grad_input.left")
     right: Operand
-    real, dtype = call.ways.grad_input[0], call.dtype
+    real, dtype = "grad_input" in call.real, call.dtype
     if call.casts.backward == "requantized":
         right = call.raw(weight.T, "grad_input.right")
     elif call.casts.backward == "original" or forward.cast is None:
@@ -242,7 +212,7 @@ def _grad_input(call: Call, grad: Tensor, weight: Tensor, out: torch.dtype) -> T
 def _grad_weight(call: Call, grad: Tensor, x: Operand, out: torch.dtype) -> Tensor:
     """dW [O, I] = G^T [O, T] X [T, I]; [I, O] where the weight lies so."""
     left = call.raw(grad.T, "grad_weight.left")
-    real, dtype = call.ways.grad_weight[0], call.dtype
+    real, dtype = "grad_weight" in call.real, call.dtype
     if isinstance(x, Written) and call.casts.backward == "folded":
         left, x, dtype = left.folded(x.scales.T), x.unscaled(), call.folded_dtype
     a, b = (x, left) if call.turned else (left, x)
@@ -269,7 +239,7 @@ def _shared_input(layer: Layer, call: Call, x: Tensor, rows: Tensor, weight: Ten
     if cast is None:
         return None
     keeps = torch.is_grad_enabled() and weight.requires_grad and call.casts.backward in ("forward", "folded")
-    if not (keeps or call.ways.output[0]):
+    if not (keeps or "output" in call.real):
         return None
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         if cast.rounding == "nearest":
