@@ -18,7 +18,7 @@ from pennyweight.cli.terminal import tell_progress
 from pennyweight.cli.train import train
 
 app = typer.Typer(
-    name="pennyweight", add_completion=False, rich_markup_mode=None, no_args_is_help=False,
+    name="pennyweight", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )  # fmt: skip
 
