@@ -1,5 +1,6 @@
 """Matrix: every recipe, format, granularity, dtype and shape of input runs forward and backward, or refuses."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pennyweight.nn import quantize
 from pennyweight.numerics import Cast, cast
-from pennyweight.recipes import LinearCasts, Product, Recipe, names, recipe
+from pennyweight.recipes import PRODUCTS, LinearCasts, Product, Recipe, names, recipe
 
 IN, OUT = 33, 18
 FORMATS = ["int2", "int3", "int4", "int5", "int6", "int7", "int8", "uint4", "uint8", "ternary", "mxint8"]
@@ -117,6 +118,41 @@ def test_layouts_give_what_the_contiguous_input_gives(layout: str) -> None:
     quantize(layer, Recipe("test", casts, head=True))
     x = input_of((4, 3), torch.float32, layout)
     assert torch.equal(layer(x), layer(x.contiguous()))
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 33])
+@pytest.mark.parametrize("backward", BACKWARDS)
+@pytest.mark.parametrize("granularity", ["tensor", "row", "block8", "block32", "square8", "square32"])
+def test_real_and_emulated_agree_wherever_real_is_possible(granularity: str, backward: str, tokens: int) -> None:
+    ran = 0
+    for number, form in enumerate(FORMATS):
+        text = cast_text(form, granularity, "" if number % 2 else "/hadamard16")
+        casts = None if text is None else build(text, backward)
+        if casts is None or all(casts.way_of(product)[0] == "plain" for product in PRODUCTS):
+            continue
+        try:
+            real = replace(casts, way="real")
+        except ValueError:
+            continue
+        x = torch.randn(tokens, IN, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        found, wanted = (gradients(way, x) for way in (real, replace(casts, way="emulated")))
+        for a, b in zip(found, wanted, strict=True):
+            assert (a - b).abs().max() <= 1e-6 * b.abs().max(), (text, a.shape)  # 1e-6: the card's bound
+        ran += 1
+    assert ran >= 5 or backward in ("forward", "folded")
+
+
+def gradients(casts: LinearCasts, x: Tensor) -> list[Tensor]:
+    """Output, input gradient and weight gradient of one fixed layer."""
+    torch.manual_seed(0)
+    layer = nn.Linear(IN, OUT, dtype=torch.float64)
+    quantize(layer, Recipe("test", casts, head=True))
+    leaf = x.clone().requires_grad_()
+    y = layer(leaf)
+    y.backward(torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+    assert leaf.grad is not None
+    assert layer.weight.grad is not None
+    return [y.detach(), leaf.grad, layer.weight.grad]
 
 
 @pytest.mark.parametrize("name", names())
