@@ -375,6 +375,16 @@ class TestNoise:
         else:
             assert bool(((draws.mean(0) - x).abs() <= tolerance).all())
 
+    @pytest.mark.parametrize(
+        "text", ["int8/row/stochastic", "e2m1/mx/stochastic", "e2m1/nv/stochastic", "int8/row/pow2/stochastic"]
+    )
+    def test_a_flushed_group_has_codes_of_zero_whatever_the_noise(
+        self, text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(casts_module.noise, "uniform", lambda key, shape, **rest: torch.zeros(shape))
+        written = cast(text).write(torch.full((2, 32), 1e-42), 5)
+        assert not bool(written.codes.any())
+
     def test_a_missing_key_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="int8/row/stochastic wants a noise key"):
             cast("int8/row/stochastic")(torch.ones(2, 2))

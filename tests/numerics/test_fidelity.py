@@ -113,11 +113,11 @@ def test_the_whole_ladder(text: str, seed: int) -> None:
         if expected is None:
             continue
         x = draw(kind, seed)
-        # The card: +-0.3 dB, per tensor +-1; a row of heavier tails hangs on few maxima too.
-        wide = 1.5 if "tensor" in text else 1.0
+        # The card: +-0.3 dB, per tensor +-1. Few maxima decide about heavier tails, by row and by where they fall.
         small_blocks = any(word in text for word in ("16", "32", "mx", "nv"))
-        coarse = "tensor" in text or kind == "t3" or (kind != "gaussian" and not small_blocks)
-        assert decibels(x, cast(text)(x)) == pytest.approx(expected, abs=wide if coarse else 0.5), kind
+        coarse = "tensor" in text or kind in ("t3", "outlier") or (kind == "laplace" and not small_blocks)
+        band = 0.35 if not coarse else 1.5 if "tensor" in text else 1.0
+        assert decibels(x, cast(text)(x)) == pytest.approx(expected, abs=band), kind
 
 
 def test_more_bits_keep_more() -> None:

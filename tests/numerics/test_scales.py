@@ -70,6 +70,12 @@ def test_e8m0_exponents_clamp_and_their_elements_saturate() -> None:
         assert (read[:, 3] / x[:, 3] - 1).abs().max() <= 0.34  # 4 for 6 under floor is the worst
 
 
+def test_exponents_below_the_normal_numbers_are_still_the_least_that_hold() -> None:
+    maxima = torch.tensor([1.2, 5.0, 6.0, 7.0]) * 2.0**-126  # a / 6 is subnormal for all but the last two
+    scales = cast("e2m1/mx-rceil").write(groups_of(maxima)).scales.flatten()
+    assert (scales.int() - 127).tolist() == [-127, -126, -126, -125]
+
+
 def test_the_largest_value_is_never_passed_by_rceil_and_by_ceil() -> None:
     maxima = torch.logspace(-10, 10, 4001)
     for name in ("e2m1", "e4m3", "e3m2"):
