@@ -2,13 +2,13 @@
 
 from pennyweight.training.folder import load_run
 from pennyweight.training.guard import Diverged, TrainingFailed
+from pennyweight.training.launch import train
 from pennyweight.training.ledger import read_ledger
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.models import SHAPES, build_model, read_config
 from pennyweight.training.result import Result
 from pennyweight.training.run import Checkpoint, Data, Evaluation, Optimizer, Run, Schedule
 from pennyweight.training.settings import differences, with_settings
-from pennyweight.training.train import train
 from pennyweight.training.validation import validation_loss
 
 __all__ = [

@@ -15,7 +15,7 @@ from pennyweight.nn import plain_weights
 from pennyweight.training.folder import MODEL, beside
 from pennyweight.training.guard import Diverged
 from pennyweight.training.machine import machine, versions
-from pennyweight.training.memory import Categories
+from pennyweight.training.memory import Categories, give_freed_memory_back
 from pennyweight.training.models import from_config
 from pennyweight.training.result import Result
 from pennyweight.training.state import Training, untied
@@ -33,6 +33,7 @@ def plain_model(training: Training) -> PreTrainedModel:
     if len(untied(weights)) > len(untied(training.model.state_dict())):
         config.tie_word_embeddings = False
     training.model.to_empty(device="meta")
+    give_freed_memory_back()
     model = from_config(config, seed=training.run.seed, name=training.run.model)
     model.load_state_dict(weights)
     return model
@@ -48,6 +49,7 @@ def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: 
     every = sum(p.numel() for p in training.model.parameters())
     embeddings = {id(m.weight): m.weight.numel() for m in training.model.modules() if isinstance(m, nn.Embedding)}
     training.optimizer.state.clear()
+    give_freed_memory_back()
     model = plain_model(training)
     batches = validation_batches(corpus.valid, run.data.context, run.batch, run.evaluation.tokens)
     precision = run.recipe.precision

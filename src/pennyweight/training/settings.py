@@ -25,7 +25,7 @@ def differences(a: Run, b: Run) -> list[str]:
     told: list[str] = []
     if a.recipe.name != b.recipe.name:
         told.append(f"recipe: {a.recipe.name} is not {b.recipe.name}")
-        left.pop("recipe"), right.pop("recipe")
+        del left["recipe"], right["recipe"]
     left, right = flat(left), flat(right)
     absent = object()
     for path in dict.fromkeys([*left, *right]):

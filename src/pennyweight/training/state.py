@@ -45,7 +45,8 @@ class Training:
     @classmethod
     def begin(cls, run: Run, corpus: Corpus, device: str) -> "Training":
         """The training before its first step. Errors: ValueError for a model or data that does not fit the run."""
-        end = corpus.tokenizer.eos_token_id
+        end = corpus.tokenizer.convert_tokens_to_ids(str(corpus.tokenizer.eos_token))
+        assert isinstance(end, int)  # of one token, one number
         model = build_model(
             run.model, vocab_size=corpus.vocab_size, context=run.data.context, seed=run.seed, end=end
         ).to(device)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
@@ -91,7 +92,7 @@ def untied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, not copied; one that stands under several names only under the first."""
     found: dict[tuple[int, int, tuple[int, ...]], str] = {}
     for name, tensor in tensors.items():
-        found.setdefault((tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape)), name)
+        found.setdefault((tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tuple(tensor.shape)), name)
     return {name: tensors[name] for name in found.values()}
 
 

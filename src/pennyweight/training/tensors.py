@@ -53,7 +53,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
         for name in order:
             tensor = tensors[name].detach().cpu().contiguous()
             if tensor.numel():
-                part = memoryview(tensor.flatten().view(torch.uint8).numpy())
+                part = tensor.flatten().view(torch.uint8).numpy().data
                 file.write(part)
                 digest.update(part)
         file.flush()

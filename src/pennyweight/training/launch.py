@@ -44,13 +44,13 @@ def train(
         result = places.finished(place, run, resume=bool(resume))
         if result is not None:
             return result
-    keep_freed_memory()
     model_config(run.model, vocab_size=1, context=run.data.context)  # what cannot be is said before data is prepared
     data = run.data
     corpus = prepare(data.source, tokenizer=data.tokenizer, validation=data.validation)
     validation_batches(corpus.valid, data.context, run.batch, run.evaluation.tokens)  # too short is said here
     with torch.random.fork_rng(devices=[]):
         predicted = predict(run, vocab_size=corpus.vocab_size)
+        keep_freed_memory(predicted)
         peak = Peak(device())
         training = Training.begin(run, corpus, device())
         if place is None:
