@@ -1,6 +1,6 @@
 """Pennyweight: pre-train transformer language models in few bits, and say honestly what that costs.
 
-The public names are loaded when first used (PEP 562), so that `import pennyweight` and `pennyweight --help` are instant.
+Public names are loaded when first used (PEP 562), so that `import pennyweight` and `pennyweight --help` are instant.
 """
 
 from importlib import import_module
