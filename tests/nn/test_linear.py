@@ -106,7 +106,7 @@ def test_paper_recipes_compute_what_the_published_code_computes(w: int | None, a
 
 
 @pytest.mark.parametrize(
-    "texts", [("int8/row", "int8/row"), ("int4/tensor", "int4/column"), ("e2m1/nv", "nf4/block16")]
+    "texts", [("int8/row", "int8/row"), ("int4/tensor", "int4/column"), ("int4/row/hadamard8", "nf4/block16")]
 )
 def test_forward_mode_is_the_gradient_through_rounding(texts: tuple[str, str]) -> None:
     left, right = map(cast, texts)
@@ -120,6 +120,21 @@ def test_forward_mode_is_the_gradient_through_rounding(texts: tuple[str, str]) -
     y.backward(grad)
     wanted = {"y": y.detach(), "x": leaf.grad, "weight": plain.weight.grad, "bias": plain.bias.grad}
     assert_close(results(linear, x, grad), wanted, 1e-6)  # type: ignore[arg-type]  # 1e-6: float32 scales of codes
+
+
+@pytest.mark.parametrize(("left", "right"), [("hadamard8", "hadamard8"), ("hadamard8", "hadamard4")])
+def test_rotations_meet_only_where_both_operands_carry_the_same_one(left: str, right: str) -> None:
+    a, b = cast(f"int4/row/{left}"), cast(f"int4/row/{right}")
+    linear = layer(LinearCasts(Product(a, b), Product(a), Product(a), backward="forward", way="emulated"))
+    x, grad = data()
+    weight = linear.weight.detach()
+    wanted = {
+        "y": a(x) @ b(weight).T + linear.bias.detach(),
+        "x": a(grad) @ b(weight),
+        "weight": a(grad.T) @ a(x),
+        "bias": grad.sum(0),
+    }
+    assert_close(results(linear, x, grad), wanted, 1e-12)  # 1e-12: turning back and forth in float64
 
 
 @pytest.mark.parametrize("way", ["real", "emulated"])
