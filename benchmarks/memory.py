@@ -124,7 +124,7 @@ def report(found: dict[str, dict], recipe: str, limit: float) -> int:
     peaks = {side: found[side]["peak"] - idle for side in ("baseline", "ours")}
     ratio = peaks["ours"] / peaks["baseline"]
     there = machine()
-    print(f"12 layers, 768 wide, vocabulary {VOCABULARY}, 1 x {CONTEXT} tokens; {there['processor']}, ")
+    print(f"12 layers, 768 wide, vocabulary {VOCABULARY}, 1 x {CONTEXT} tokens; {there['processor']},")
     print(f"{there['cores']} cores, {there['threads']} threads, torch {versions()['torch']}\n")
     print("| training | peak resident set less an idle import | ratio | validation loss |")
     print("|---|---:|---:|---:|")

@@ -332,3 +332,37 @@ def test_training_leaves_the_callers_random_numbers_alone(small):
     torch.manual_seed(5)
     quiet(small(steps=1))
     assert torch.equal(torch.rand(1), expected)
+
+
+LLAMA = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+LLAMA |= {"max_position_embeddings": 32, "vocab_size": 512, "bos_token_id": 0, "eos_token_id": 0}
+FAMILIES = {
+    "llama": {**LLAMA, "model_type": "llama"},
+    "qwen2 tied": {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen3": {**LLAMA, "model_type": "qwen3", "num_key_value_heads": 1, "head_dim": 32},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_convert_train_and_load_again(small, tmp_path, family):
+    from transformers import AutoModelForCausalLM
+
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(FAMILIES[family]))
+    run = small(model=str(path), recipe="penny8", steps=2)
+    result = quiet(run, tmp_path / "r")
+    assert len(result.converted) == 14
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "r" / "model").eval()
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    tokens = next(iter(validation(run)))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = model(tokens[:, :-1]).logits.float()
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    assert loss.item() == pytest.approx(result.val_loss_plain, abs=1e-3)  # bf16 products, other batches
+
+
+def validation(run):
+    from pennyweight.data import prepare, validation_batches
+
+    corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation)
+    return validation_batches(corpus.valid, 32, 8, run.evaluation.tokens)
