@@ -131,13 +131,29 @@ def test_more_dimensions_are_rows_of_the_last_axis() -> None:
         assert torch.equal(cast(text)(x, 3), cast(text)(x.reshape(30, 24), 3).view(x.shape)), text
 
 
-@pytest.mark.parametrize("text", ["int8/row", "int8/column", "int4/block16/stochastic", "e2m1/nv", "log8", "uint8/row"])
-def test_strided_tensors_are_written_like_contiguous_ones(text: str) -> None:
-    x = sample((64, 96), text)
+STRIDED = [
+    *(
+        "int8/row",
+        "int8/column",
+        "int4/block16/stochastic",
+        "e2m1/nv",
+        "log8",
+        "uint8/row",
+        "nf4",
+        "dynamic8/stochastic",
+    ),
+    *("dynamic_sym4/row/stochastic", "log4/stochastic", "expand_e4m3", "e4m3/row/stochastic", "int8/tensor/hadamard8"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("text", STRIDED)
+def test_strided_tensors_are_written_like_contiguous_ones(text: str, dtype: torch.dtype) -> None:
+    x = sample((64, 96), text, dtype)
     for strided in (x.T, x[::2, 1::3], x[:, :1].expand(64, 32), x.view(8, 8, 96).transpose(0, 1), x.flip(0)):
         before = strided.clone()
         assert torch.equal(cast(text)(strided, 9), cast(text)(strided.contiguous(), 9))
-        assert torch.equal(cast(text).write(strided, 9).read(), cast(text)(strided.contiguous(), 9))
+        assert torch.equal(cast(text).write(strided, 9).read(dtype), cast(text)(strided.contiguous(), 9))
         assert torch.equal(strided, before)
 
 
