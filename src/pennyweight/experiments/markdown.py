@@ -22,7 +22,10 @@ def grid(table: Grid) -> str:
     """A table with every cell on its line."""
     header, lines = table
     rows = [header, tuple("---" for _ in header), *lines]
-    return "\n".join("| " + " | ".join(cell if cell == "---" else plain(cell) for cell in row) + " |" for row in rows)
+    return "\n".join(
+        "| " + " | ".join(cell if cell == "---" else plain(cell.replace("\n", ", ")) for cell in row) + " |"
+        for row in rows
+    )
 
 
 def bullets(lines: tuple[str, ...]) -> str:
