@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -118,7 +119,8 @@ class Loop:
             device=self.peak.device,
         )
         if not math.isfinite(loss):
-            self.diverged(progress.step, f"the validation loss is {loss}", "the validation set")
+            batches = validation_batches(self.corpus.valid, run.data.context, run.batch, run.evaluation.tokens)
+            self.diverged(progress.step, f"the validation loss is {loss}", self.blame(batches))
         progress.validation.append((progress.step, loss))
         self.ledger.write("evaluation", progress.step, loss=loss)
 
@@ -141,12 +143,16 @@ class Loop:
         """Stops a step whose loss or gradient is not finite, before it moves a weight. Errors: Diverged."""
         if loss.isfinite() and math.isfinite(norm):
             return
-        run, step = self.training.run, self.training.progress.step + 1
+        step = self.training.progress.step + 1
         what = f"the gradient's norm is {norm}" if loss.isfinite() else f"the loss is {loss.item()}"
-        again = Gradient(self.training.model, run.objective, run.recipe.precision, None, batches, lambda *_: None)
-        places = (first_bad(self.training.model, partial(again.loss, batch)) for batch in batches)
-        where = next((place for place in places if place is not None), "the sum of the micro-batches' gradients")
-        self.diverged(step, what, where)
+        self.diverged(step, what, self.blame(batches))
+
+    def blame(self, batches: Iterable[Tensor]) -> str:
+        """Where NaN or infinity first appears when the model reads `batches` again."""
+        run, model = self.training.run, self.training.model
+        again = Gradient(model, run.objective, run.recipe.precision, None, [], lambda *_: None)
+        places = (first_bad(model, partial(again.loss, batch.to(self.peak.device))) for batch in batches)
+        return next((place for place in places if place is not None), "the sum over the batches, each of them finite")
 
     def diverged(self, step: int, what: str, where: str) -> None:
         """Writes down what went bad where, and raises Diverged."""
