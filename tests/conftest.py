@@ -1,12 +1,17 @@
 """What every test shares: one thread, so that tests side by side do not fight for cores, and an own cache."""
 
+import logging
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A job in the background ignores Ctrl-C, and so would what its tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +28,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the datasets beside the checkout (../shared/data) are not here")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quiet_command() -> Iterator[None]:
+    """What the command told the package's logger ends with its test: the stream it told it on is closed by then."""
+    logger = logging.getLogger("pennyweight")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before

@@ -31,11 +31,10 @@ def print_table(header: Sequence[str], lines: Sequence[Sequence[str]], *, title:
 
 
 def tell_progress() -> None:
-    """Shows on stderr what the rooms below say they are doing."""
+    """Shows on stderr, as it is at this moment, what the rooms below say they are doing."""
     logger = logging.getLogger("pennyweight")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("pennyweight: %(message)s"))
-        logger.addHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("pennyweight: %(message)s"))
+    logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -167,6 +167,7 @@ def _build(
     _warn_if_short(manifest)
     manifest["bytes_per_token"] = manifest["valid"]["bytes"] / manifest["valid"]["tokens"]
     manifest["hash"] = _corpus_hash(manifest)
+    manifest["checksum"] = _digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
@@ -221,7 +222,8 @@ def _fault(folder: Path, key: str) -> str | None:
         return "it has no manifest"
     try:
         manifest = _manifest(folder)
-        if manifest["key"] != key or manifest["hash"] != _corpus_hash(manifest):
+        checksum = manifest.pop("checksum")
+        if checksum != _digest(manifest) or manifest["key"] != key or manifest["hash"] != _corpus_hash(manifest):
             return "its manifest was changed after it was written"
         if manifest["tokenizer"]["sha256"] != _tokenizer_hash(folder):
             return "its tokenizer was changed after it was written"
