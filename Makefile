@@ -15,7 +15,7 @@ setup: .venv/.ready
 
 # bf16 and three recipes in few bits, the same tokens each: a table, and the path of a report.
 demo: setup
-	.venv/bin/pennyweight compare bf16 w8a8 w8a8g8 penny8 --steps $(DEMO_STEPS) --out runs/demo
+	.venv/bin/pennyweight compare bf16 w8a8 w8a8g8 penny8 --steps $(DEMO_STEPS) --set evaluation.tokens=32768 evaluation.every=20 --out runs/demo
 
 # The quick tier: every promise once, under ten minutes on two cores.
 test: setup
