@@ -149,9 +149,11 @@ def summary(table: Table) -> str:
     begin = first.mean("initial_loss")
     down = f" (from {number(begin, 4)} before step 1)" if begin is not None else ""
     spread = "" if len(seeds) > 1 else " One seed each: the spread over seeds is unknown."
+    # Only interleaved steps compare speeds fairly; these runs followed one another, each in a process of its own.
+    speed = " The runs followed one another, so their tokens a second also show what else the machine did."
     return (
         f"{recipes}, {over}, {count(table.tokens)} tokens a run{_model(first)}. "
-        f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}.{spread}"
+        f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}.{spread}{speed}"
     )
 
 
