@@ -37,7 +37,7 @@ class AdamW(torch.optim.Optimizer):
     Raises ValueError or TypeError for what it cannot do: amsgrad, maximize, sparse gradients, complex parameters.
     Source:   Loshchilov & Hutter, arXiv:1711.05101; Dettmers et al., arXiv:2110.02861; Li et al., arXiv:2309.01507.
     Ancestor: m = v = "fp32": torch.optim.AdamW(foreach=False, fused=False), bit for bit, any dtype.
-    Costs:    `predicted_state_bytes`; 2.05 bytes a parameter at int8 + log8, 1.09 at dynamic_sym4 + log4, 8 at fp32.
+    Costs:    `predicted_state_bytes`; 2.06 bytes a parameter at int8 + log8, 1.09 at dynamic_sym4 + log4, 8 at fp32.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class AdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = False) -> None:
         """Restores states, settings and noise counters.
 
-        The optimizer keeps its own m, v, weights, rounding and min_numel: states stored in another code are converted
-        and a line is logged; with `strict` that is a ValueError and nothing changes.
+        The optimizer keeps its own m, v, weights, rounding, min_numel and nonfinite: states stored in another code are
+        converted and a line is logged; with `strict` that is a ValueError and nothing changes.
         """
         for saved in state_dict["param_groups"]:
             _check_flags({flag: saved[flag] for flag in ("amsgrad", "maximize") if flag in saved})

@@ -71,7 +71,7 @@ def update_(
     with the fresh m and v, which are then written by their casts.
 
     weights, gradient: [n], elements start … start + n of the flattened parameter; a slice begins at a block edge.
-    state:    the slice's stored moments ("m", "v", "m.codes", "m.scales" …), as `Moment.zeros` makes them.
+    state:    the slice's stored moments ("m", "v", "m.codes", "m.scales" …), as `Moment.nothing` makes them.
     step:     of this update, counted from 1.
     cast:     how weights without a master copy are rounded after the update (None: they are the master).
     keys:     noise keys of "m", "v" and "weights", needed where a cast rounds stochastically.

@@ -88,7 +88,7 @@ class Data:
     source: str = "stdlib"  # "stdlib", a file, a folder, or "hf:name[/config][:split][#column]"
     tokenizer: str = "bpe-4096"
     context: Annotated[int, Field(ge=1)] = 256  # tokens a sequence
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05  # share of the documents that is only measured on
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05  # share of the bytes that is only measured on, at most half
 
 
 @value
