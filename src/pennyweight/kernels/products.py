@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pennyweight.kernels import doors
 from pennyweight.numerics import Cast, Integer, Minifloat, Quantized
+from pennyweight.numerics.minifloats import FLOAT8
 
 CHUNK = 1 << 18  # elements scaled at once: 1 MB of float32 stays in a core's second-level cache
-FLOAT8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
 
 @dataclass(frozen=True)

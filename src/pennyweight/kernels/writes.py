@@ -11,9 +11,9 @@ from torch import Tensor
 
 from pennyweight.kernels.products import Codes
 from pennyweight.numerics import Cast, Integer, Scale
+from pennyweight.numerics.grids import TINY
 
 CHUNK = 1 << 16  # numbers handled at once: two float32 buffers of 256 kB stay in a core's second-level cache
-TINY = 2.0**-126  # smallest normal float32: a group whose scale would lie below it is written as zeros
 PLAIN = Scale("row")
 
 

@@ -33,11 +33,6 @@ class Minifloat:
         return 1 + self.exponent + self.mantissa
 
     @property
-    def emax(self) -> int:
-        """Exponent of the largest value."""
-        return math.frexp(self.max)[1] - 1
-
-    @property
     def emin(self) -> int:
         """Exponent of the smallest normal value."""
         return 1 - self.bias
@@ -122,7 +117,7 @@ class Minifloat:
         if self.bits > LARGEST_BITS:
             return v.to(NATIVE[self.name])
         if self.bits == LARGEST_BITS:
-            return v.to(_TORCH_FLOAT8[self.name]).view(torch.uint8)
+            return v.to(FLOAT8[self.name]).view(torch.uint8)
         multiple = v.mul(1 / self.magnitudes[1]).add_(len(self._code_of) // 2).to(torch.int32).clamp_(min=0)
         return look_up(table(self._code_of, v, torch.uint8), multiple)
 
@@ -134,7 +129,7 @@ class Minifloat:
 
 
 NATIVE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_TORCH_FLOAT8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
+FLOAT8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
 
 MINIFLOATS = {
