@@ -86,7 +86,6 @@ class Standing:
     loss: Spread | None = None  # nats a token
     difference: Spread | None = None  # nats a token, to the baseline
     cost: Spread | None = None  # percent of the baseline's loss
-    cost_by_seed: dict[int, float] | None = None
     memory: Spread | None = None  # percent of the baseline's peak
     speed: Spread | None = None  # percent of the baseline's tokens a second
 
@@ -147,7 +146,7 @@ def standing(recipe: str, rows: Sequence[Row], baseline: Sequence[Row], *, is_ba
     cost = relative(counted, against)
     return Standing(
         recipe, is_baseline, runs, failed, own.loss,
-        difference=_spread(paired(counted, against)), cost=_spread(cost), cost_by_seed=cost,
+        difference=_spread(paired(counted, against)), cost=_spread(cost),
         memory=_percent(runs, base, "peak_memory_bytes"), speed=_percent(runs, base, "tokens_per_second"),
     )  # fmt: skip
 
