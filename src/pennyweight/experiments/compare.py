@@ -12,11 +12,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pennyweight.experiments.report import RESULTS, RUN_RESULT, run_of, write_report
+from pennyweight.experiments.report import RESULTS, run_of, write_report
 from pennyweight.experiments.results import Row, read, write
 from pennyweight.experiments.worker import REFUSALS, Answer
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.training import Run, differences, train
+from pennyweight.training.folder import RESULT as RUN_RESULT
+from pennyweight.training.folder import RUN
 
 DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
 PATIENCE_SECONDS = 60.0  # after a second Ctrl-C, before the run's process is ended
@@ -125,7 +127,7 @@ def _earlier(out: Path, base: Run) -> list[Row]:
     """The rows that an earlier comparison left. Errors: FileExistsError where it compared another run."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"a comparison is written into a folder, but {out} is a file")
-    if (out / "run.json").exists():
+    if (out / RUN).exists():
         raise FileExistsError(f"{out} holds a single run; choose another folder for a comparison")
     if not (out / RESULTS).is_file():
         return []

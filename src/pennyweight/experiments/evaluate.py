@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from pennyweight.data import documents, prepare
 from pennyweight.data.tokenizer import encode, load
 from pennyweight.training import load_run
+from pennyweight.training.folder import MODEL, RUN
 from pennyweight.training.objectives import NextToken
 
 LOGITS_BYTES = 128 << 20  # float32 logits of one batch: small beside any model worth measuring
@@ -45,7 +46,7 @@ class Evaluation:
 
 def model_folder(path: Path) -> Path:
     """The folder that holds the model: the one given, or `model` in a run folder. Errors: FileNotFoundError."""
-    for folder in (path, path / "model"):
+    for folder in (path, path / MODEL):
         if (folder / "config.json").is_file():
             return folder
     what = "holds no config.json" if path.is_dir() else "is no folder"
@@ -93,7 +94,7 @@ def read_text(folder: Path, data: str) -> Text:
 
 def own_validation(folder: Path) -> Text:
     """The validation set of the run that the model came from. Errors: ValueError where no run is beside the model."""
-    if not (folder.parent / "run.json").is_file():
+    if not (folder.parent / RUN).is_file():
         raise ValueError(f"eval wants --data: {str(folder)!r} does not stand in a run folder that would name its text")
     run = load_run(folder.parent)
     corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation)

@@ -9,9 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pennyweight.experiments.facts import Facts, facts
 from pennyweight.experiments.markdown import markdown
 from pennyweight.experiments.results import Row, read, write, write_text
+from pennyweight.training.folder import RESULT as RUN_RESULT
 
 RESULTS = "results.json"  # what a comparison leaves in its folder
-RUN_RESULT = "result.json"  # what a finished run leaves in its
 
 
 def html(said: Facts) -> str:
