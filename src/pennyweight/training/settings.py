@@ -68,17 +68,23 @@ def with_settings(run: Run, settings: list[str]) -> Run:
     return run
 
 
-def _with(run: Run, names: list[str], text: str) -> Run:
-    written = run.to_dict()
-    place = written
+def _group_of(names: list[str], root: str, written: Part) -> Part:
+    """The group of settings in which the last of `names` stands. Errors: ValueError where the path leads nowhere."""
+    place: Any = written
     for depth, name in enumerate(names):
-        owner = ".".join(["Run", *names[:depth]])
+        owner = ".".join([root, *names[:depth]])
         if not isinstance(place, dict):
             raise ValueError(f"{owner} is one value and has no field {name!r}")
         if name not in place:
             raise ValueError(f"{owner} has no field {name!r}{nearest(name, list(place))}")
         if depth + 1 < len(names):
             place = place[name]
+    return place
+
+
+def _with(run: Run, names: list[str], text: str) -> Run:
+    written = run.to_dict()
+    place = _group_of(names, "Run", written)
     old = place[names[-1]]
     if isinstance(old, dict) and names != ["recipe"]:
         raise ValueError(
@@ -91,15 +97,7 @@ def _with(run: Run, names: list[str], text: str) -> Run:
 def _with_recipe(run: Run, names: list[str], text: str) -> Run:
     """The run with one value inside its recipe changed; the recipe's name says so, since it is another recipe now."""
     written = run.recipe.to_dict()
-    place: Any = written
-    for depth, name in enumerate(names):
-        owner = ".".join(["Recipe", *names[:depth]])
-        if not isinstance(place, dict):
-            raise ValueError(f"{owner} is one value and has no field {name!r}")
-        if name not in place:
-            raise ValueError(f"{owner} has no field {name!r}{nearest(name, list(place))}")
-        if depth + 1 < len(names):
-            place = place[name]
+    place = _group_of(names, "Recipe", written)
     old = place[names[-1]]
     if isinstance(old, dict):
         raise ValueError(f"Recipe.{'.'.join(names)} is a group of settings; set one of {', '.join(old)} in it")
