@@ -25,7 +25,10 @@ def evaluate(
         str | None, typer.Option(metavar="SOURCE", help=DATA, show_default="the validation set of the model's run")
     ] = None,
     context: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens a window.", show_default="the model's, at most 1024")
+        int | None,
+        typer.Option(
+            metavar="N", help="Tokens a window.", show_default="the model's, at most 1024; the run's without --data"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
