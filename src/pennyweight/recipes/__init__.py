@@ -4,6 +4,7 @@ from pennyweight.recipes.linear import Backward, LinearCasts, Product, Way
 from pennyweight.recipes.named import names, recipe
 from pennyweight.recipes.operands import PRODUCTS, Operand, ProductName
 from pennyweight.recipes.recipe import Recipe, Rule, unmatched
+from pennyweight.recipes.states import state_cast
 
 __all__ = [
     "PRODUCTS",
@@ -17,5 +18,6 @@ __all__ = [
     "Way",
     "names",
     "recipe",
+    "state_cast",
     "unmatched",
 ]

@@ -6,14 +6,14 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from pennyweight.numerics import Cast, cast
+from pennyweight.numerics import Cast
 from pennyweight.recipes import table as tables
 from pennyweight.recipes.linear import LinearCasts, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
 from pennyweight.recipes.spelling import check_fields, check_kind, choose, nearest
+from pennyweight.recipes.states import PLAIN, WITH_ZERO, state_cast
 
 Precision = Literal["fp32", "bf16"]
-WITH_ZERO = "-with-zero"
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Recipe:
         choose("Recipe.state_rounding", self.state_rounding, ("nearest", "stochastic"))
         if not 0 <= self.last <= 1:
             raise ValueError(f"Recipe.last is a share of the blocks between 0 and 1, got {self.last}")
-        check_state("m", self.m)
-        check_state("v", self.v)
+        state_cast(self.m, "m", self.state_rounding)
+        state_cast(self.v, "v", self.state_rounding)
         converts = [self.linear, *(rule.linear for rule in self.rules)]
         if self.states == "linear" and not any(converts):
             raise ValueError(
@@ -212,13 +212,12 @@ class Recipe:
         return [*rows, tables.row("whole model", "else", "-", "everything else", rest, "plain", "products run in it")]
 
     def _state_cells(self, slot: str) -> dict[str, str]:
-        written = getattr(self, slot)
-        if written in ("fp32", "bf16"):
-            return tables.plain(written)
-        name, _, granularity = written.removesuffix(WITH_ZERO).partition("/")
-        zero = ", with zero" if written.endswith(WITH_ZERO) else ""
-        cells = {"format": name + zero, "granularity": granularity or "usual blocks", "rounding": self.state_rounding}
-        return {**cells, "rotation": "-"}
+        name, written = state_cast(getattr(self, slot), slot, self.state_rounding)
+        if written is None or name in PLAIN:
+            return tables.plain(name)
+        zero = ", with zero" if WITH_ZERO in getattr(self, slot) else ""
+        cells = {"format": written.format.name + zero, "granularity": name.partition("/")[2]}
+        return {**cells, "rounding": written.rounding, "rotation": "-"}
 
 
 def linear_notes(casts: LinearCasts) -> list[str]:
@@ -243,18 +242,6 @@ def linear_notes(casts: LinearCasts) -> list[str]:
     if one_sided:
         sentences.append(f"Only one operand is written in {', '.join(one_sided)}: high-precision arithmetic there.")
     return sentences
-
-
-def check_state(slot: str, written: str) -> None:
-    """Raises ValueError unless `written` names a format for a moment of Adam; v refuses a code with a zero."""
-    if written in ("fp32", "bf16"):
-        return
-    base = written.removesuffix(WITH_ZERO)
-    if cast(base).format.has_zero and slot == "v" and base == written:
-        raise ValueError(
-            f"Recipe.v takes a code without zero, because v coded zero makes the next step unboundedly long, got "
-            f"{written!r}; use 'log8' or 'log4', or ask for '{written}{WITH_ZERO}'"
-        )
 
 
 def unmatched(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
