@@ -171,6 +171,11 @@ def test_rules_decide_by_name_and_the_table_and_share_say_so() -> None:
         assert name in conversion.table()
 
 
+def test_a_printed_conversion_is_its_table() -> None:
+    conversion = quantize(gpt2(), "w8a8g8")
+    assert f"{conversion}" == conversion.table()
+
+
 def test_penny4_is_four_bits_in_every_product_of_at_least_80_percent() -> None:
     for blocks in (1, 2, 4, 8, 12, 20):
         config = deepcopy(GPT2)

@@ -99,6 +99,10 @@ class Conversion:
         lines += [f"  {name:<{width}}  left: {why}" for name, why in self.left]
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        """`table()`: what `print(pennyweight.quantize(model, recipe))` says."""
+        return self.table()
+
     def stamp(self, parameters: list[tuple[str, nn.Parameter]]) -> None:
         """Gives every parameter its name in the noise and the counter; an optimizer reads both."""
         for name, parameter in parameters:
