@@ -176,6 +176,13 @@ def test_a_printed_conversion_is_its_table() -> None:
     assert f"{conversion}" == conversion.table()
 
 
+def test_a_recipe_that_writes_is_not_said_to_leave_layers_plain_where_no_layer_is_convertible() -> None:
+    conversion = quantize(torch.nn.MultiheadAttention(8, 2), "w8a8")
+    assert conversion.converted == []
+    assert "the recipe leaves linear layers plain" not in conversion.table()
+    assert "each says below why it is left" in conversion.table()
+
+
 def test_penny4_is_four_bits_in_every_product_of_at_least_80_percent() -> None:
     for blocks in (1, 2, 4, 8, 12, 20):
         config = deepcopy(GPT2)

@@ -86,7 +86,9 @@ class Conversion:
         """Every linear layer and what happens to it, then all else that stays as it is, as plain text."""
         lines = [f"{self.recipe}: {len(self.converted)} linear layers converted, {len(self.left)} modules left"]
         if not self.converted:
-            lines.append("no layer is written: the recipe leaves linear layers plain")
+            plain = self.recipe.linear is None and not self.recipe.rules
+            why = "the recipe leaves linear layers plain" if plain else "each says below why it is left"
+            lines.append(f"no layer is written: {why}")
         names = [*self.converted, *(name for name, _ in self.left)]
         width = max(map(len, names), default=0)
         casts = {line.name: line.casts for line in self.lines}
