@@ -60,6 +60,8 @@ def test_token_numbers_outside_of_the_vocabulary_are_replaced(tmp_path):
         ({"model_type": "gpt2", "n_positions": 16}, "reads at most 16 tokens at once, got data.context=32"),
         ({"model_type": "vit"}, "has no vocabulary"),
         ({"model_type": "distilbert"}, "no causal language model"),
+        ({"model_type": "gpt2", "n_embd": "wide"}, "n_embd.*expected int"),
+        ({"model_type": "gpt2", "n_embd": 32, "n_head": 3}, "cannot be: .*num_heads"),
         ({"n_layer": 3}, "says its model_type"),
         ([1], "says its model_type"),
     ],

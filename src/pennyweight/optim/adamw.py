@@ -307,7 +307,8 @@ def _check_group(group: dict[str, Any]) -> None:
         ("min_numel", group["min_numel"], group["min_numel"] >= 0),
     ):
         if not fine:
-            raise ValueError(f"AdamW wants a {name} that is not negative (betas below 1), got {value}")
+            bound = "from 0 to below 1" if name.startswith("betas") else "of 0 or more"
+            raise ValueError(f"AdamW wants {name} {bound}, got {value}")
     for name, known in (("rounding", ("nearest", "stochastic")), ("nonfinite", ("raise", "skip"))):
         if group[name] not in known:
             raise ValueError(f"AdamW's {name} is {known[0]!r} or {known[1]!r}, got {group[name]!r}")

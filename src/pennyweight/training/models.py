@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
@@ -100,7 +101,10 @@ def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = 
         written["vocab_size"] = vocab_size
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         written.setdefault(name, None if name.startswith("pad") else end)
-    config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(written)
+    try:
+        config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(written)
+    except StrictDataclassError as error:
+        raise ValueError(f"model {spec!r} of type {kind!r} cannot be: {' '.join(str(error).split())}") from None
     own = getattr(config, "vocab_size", None)
     if own is None:
         raise ValueError(f"model {spec!r} of type {kind!r} has no vocabulary of its own, so it is no language model")
@@ -128,11 +132,14 @@ def build_model(
 
 
 def from_config(config: PreTrainedConfig, *, seed: int, device: str = "cpu", name: str = "") -> PreTrainedModel:
-    """The model of a config, in float32. Errors: ValueError when its type has no causal language model."""
+    """The model of a config, in float32. Errors: ValueError when no causal language model can be made of it."""
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
-        except ValueError:
-            raise ValueError(f"model {name!r} of type {config.model_type!r} is no causal language model") from None
+        except ValueError as error:
+            reason = str(error).partition("\n")[0]
+            if reason.startswith("Unrecognized configuration class"):
+                raise ValueError(f"model {name!r} of type {config.model_type!r} is no causal language model") from None
+            raise ValueError(f"model {name!r} of type {config.model_type!r} cannot be: {reason}") from None
     return model
