@@ -35,10 +35,10 @@ def test_the_last_of_two_settings_counts():
 
 def test_a_recipe_is_chosen_by_name_and_changed_by_path():
     assert with_settings(Run(), ["recipe=penny8"]) == Run(recipe="penny8")
-    run = with_settings(Run(recipe="w8a8g8"), ["recipe.m=log8", "recipe.head=true"])
-    assert (run.recipe.m, run.recipe.head) == ("log8", True)
+    run = with_settings(Run(recipe="w8a8g8"), ["recipe.m=dynamic8", "recipe.head=true"])
+    assert (run.recipe.m, run.recipe.head) == ("dynamic8", True)
     assert run.recipe.linear == Run(recipe="w8a8g8").recipe.linear
-    assert run.recipe.name == "w8a8g8+m=log8+head=true"
+    assert run.recipe.name == "w8a8g8+m=dynamic8+head=true"
     assert Run.from_dict(run.to_dict()) == run
 
 
@@ -72,5 +72,5 @@ def test_differences_name_what_differs_and_nothing_else():
         "seed: 1 is not 2",
     ]
     assert differences(Run(recipe="bf16"), Run(recipe="penny8")) == ["recipe: bf16 is not penny8"]
-    changed = with_settings(Run(recipe="penny8"), ["recipe.m=log8", "recipe.name=penny8"])
-    assert differences(Run(recipe="penny8"), changed) == [f'recipe.m: "{Run(recipe="penny8").recipe.m}" is not "log8"']
+    changed = with_settings(Run(recipe="penny8"), ["recipe.m=dynamic8", "recipe.name=penny8"])
+    assert differences(Run(recipe="penny8"), changed) == [f'recipe.m: "{Run(recipe="penny8").recipe.m}" is not "dynamic8"']
