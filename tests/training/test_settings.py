@@ -73,4 +73,6 @@ def test_differences_name_what_differs_and_nothing_else():
     ]
     assert differences(Run(recipe="bf16"), Run(recipe="penny8")) == ["recipe: bf16 is not penny8"]
     changed = with_settings(Run(recipe="penny8"), ["recipe.m=dynamic8", "recipe.name=penny8"])
-    assert differences(Run(recipe="penny8"), changed) == [f'recipe.m: "{Run(recipe="penny8").recipe.m}" is not "dynamic8"']
+    assert differences(Run(recipe="penny8"), changed) == [
+        f'recipe.m: "{Run(recipe="penny8").recipe.m}" is not "dynamic8"'
+    ]
