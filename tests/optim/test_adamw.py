@@ -252,7 +252,8 @@ def test_an_unknown_setting_names_the_nearest(parameters) -> None:
 
 
 def test_torch_flags_that_are_off_are_taken(parameters) -> None:
-    AdamW(parameters(), amsgrad=False, foreach=None, fused=False)
+    a = AdamW(parameters(), amsgrad=False, foreach=None, fused=False)
+    assert a.param_groups[0].keys() == AdamW(parameters()).param_groups[0].keys()  # taken, and nothing kept of them
 
 
 def test_a_refused_group_is_not_added(parameters) -> None:
