@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pennyweight.experiments.results import counted_loss, finite, read, tables, write, write_text
+from pennyweight.experiments.results import counted_loss, finite, read, tables, write
 
 Make = Callable[..., dict[str, Any]]
 PROMISED = {
@@ -33,14 +33,6 @@ def test_numbers_that_are_not_finite_become_null_so_that_any_json_reader_reads_t
 def test_plain_json_is_left_as_it_is() -> None:
     value = {"a": [1, 2.5, None, True, "text"], "b": {"c": {}}}
     assert finite(value) == value
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a.txt", "new \ud800")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "old"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"seed": 1}]'])

@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from pennyweight.training import Run, checkpoint, ledger, train
+from pennyweight.training import Run, checkpoint, files, ledger, train
 
 
 def die(*_: object) -> None:
@@ -58,7 +58,7 @@ def prepare_death(task: dict) -> None:
         case "json":
             mine(checkpoint, "write_json", n, then=half)
         case "folder":  # whole, but not yet renamed; and renamed, but not yet in the ledger
-            mine(checkpoint, "sync_folder", n)
+            mine(files, "sync_folder", n)
         case "noted":
             mine(ledger.Ledger, "write", n, when=lambda self, kind, step, **_: kind == "checkpoint")
 

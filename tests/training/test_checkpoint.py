@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from pennyweight.training import checkpoint
+from pennyweight.training import checkpoint, files
 from pennyweight.training.checkpoint import Saved, checkpoints, damage, load, newest, save
 
 
@@ -99,16 +99,18 @@ def test_what_a_killed_process_left_is_swept_and_never_taken(tmp_path):
     assert names(tmp_path) == ["step-000001", "step-000002"]
 
 
-@pytest.mark.parametrize("victim", ["write_tensors", "write_json", "sync_folder"])
-def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(tmp_path, victim, monkeypatch):
+@pytest.mark.parametrize(
+    ("room", "victim"), [(checkpoint, "write_tensors"), (checkpoint, "write_json"), (files, "sync_folder")]
+)
+def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(tmp_path, room, victim, monkeypatch):
     save(tmp_path, 1, saved(1), keep=1)
-    whole = getattr(checkpoint, victim)
+    whole = getattr(room, victim)
 
     def full(path, *rest):
         whole(path, *rest)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, victim, full)
+    monkeypatch.setattr(room, victim, full)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2, saved(2), keep=1)
     assert names(tmp_path) == ["step-000001"]

@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pennyweight.experiments.facts import Facts, facts
 from pennyweight.experiments.markdown import markdown
-from pennyweight.experiments.results import Row, read, write, write_text
+from pennyweight.experiments.results import Row, read, write
+from pennyweight.training.files import write_whole
 from pennyweight.training.folder import RESULT as RUN_RESULT
 
 RESULTS = "results.json"  # what a comparison leaves in its folder
@@ -64,8 +65,8 @@ def read_run(folder: Path) -> Row:
 def write_report(rows: Sequence[Row], folder: Path) -> Path:
     """Writes report.html and report.md of these runs into `folder`; returns the path of the page."""
     said = facts(rows)
-    write_text(folder / "report.md", markdown(said))
-    write_text(folder / "report.html", html(said))
+    write_whole(folder / "report.md", markdown(said))
+    write_whole(folder / "report.html", html(said))
     return folder / "report.html"
 
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pennyweight.experiments.statistics import Spread, paired, relative, spread, verdict
+from pennyweight.training.files import write_whole
 
 Row = dict[str, Any]  # one run as results.json tells it: plain JSON, numbers that are not finite are null
 
@@ -30,24 +30,11 @@ def finite(value: Any) -> Any:
     return value
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: beside it first, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def write(rows: Sequence[Row], path: Path) -> None:
     """Writes results.json: a list with one object per run, every key of `KEYS` there."""
     full = [{key: row.get(key) for key in KEYS} | row for row in rows]
-    write_text(path, json.dumps(finite(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(finite(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> list[Row]:

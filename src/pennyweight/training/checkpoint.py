@@ -1,7 +1,6 @@
 """Checkpoints: the state of a run on disk, whole or not at all, and which one to go on from."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pennyweight.training.files import sweep, whole_folder, write_json
 from pennyweight.training.tensors import apart, checksum, read_tensors, together, write_tensors
 
 MODEL, OPTIMIZER, TREE, STATE, SUMS = (
@@ -18,7 +18,6 @@ MODEL, OPTIMIZER, TREE, STATE, SUMS = (
     "state.json",
     "checksums.json",
 )
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -28,36 +27,6 @@ class Saved:
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     state: dict[str, Any]
-
-
-def write_json(path: Path, written: object) -> str:
-    """Writes JSON, fsynced, and returns its SHA-256. Errors: OSError (a full disk)."""
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(written, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return checksum(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json_whole(path: Path, written: object) -> None:
-    """Writes JSON beside and renames it, so that a reader finds the old or the new file and never a part of one."""
-    beside = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        write_json(beside, written)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def step_of(folder: Path) -> int | None:
@@ -80,10 +49,8 @@ def save(folder: Path, step: int, saved: Saved, *, keep: int) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    final = folder / f"step-{step:06d}"
-    partial = folder / f".step-{step:06d}{PARTIAL}"
-    partial.mkdir()
-    try:
+    final = folder / f"step-{step:06d}"  # where it exists it is damaged: a valid one would have been resumed from
+    with whole_folder(final) as partial:
         tensors: dict[str, Tensor] = {}
         tree = apart(saved.optimizer, tensors)
         sums = {
@@ -93,24 +60,11 @@ def save(folder: Path, step: int, saved: Saved, *, keep: int) -> Path:
             STATE: write_json(partial / STATE, saved.state),
         }
         write_json(partial / SUMS, sums)
-        sync_folder(partial)
-        if final.exists():  # only a damaged one can stand here, since a valid one would have been resumed from
-            shutil.rmtree(final)
-        partial.rename(final)
-        sync_folder(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     older = [path for path in checkpoints(folder) if path != final and (step_of(path) or 0) < step]
     newer = [path for path in checkpoints(folder) if (step_of(path) or 0) > step]  # damaged: see above
     for path in [*older[keep - 1 :], *newer]:
         shutil.rmtree(path)
     return final
-
-
-def sweep(folder: Path) -> None:
-    """Removes what a killed process left half-written."""
-    for path in folder.glob(f".*{PARTIAL}") if folder.is_dir() else []:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def damage(path: Path) -> str | None:

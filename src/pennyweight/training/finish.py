@@ -12,7 +12,8 @@ from transformers.utils import logging as transformers_logging
 
 from pennyweight.data import Corpus, validation_batches
 from pennyweight.nn import plain_weights
-from pennyweight.training.folder import MODEL, beside
+from pennyweight.training.files import whole_folder
+from pennyweight.training.folder import MODEL
 from pennyweight.training.guard import Diverged
 from pennyweight.training.machine import machine, versions
 from pennyweight.training.memory import Categories, give_freed_memory_back
@@ -67,7 +68,7 @@ def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: 
     counted = (every, every - sum(embeddings.values()))
     result = _result(training, corpus, plain=plain, counted=counted, predicted=predicted, place=place)
     if place is not None:
-        with beside(place / MODEL) as partial, _quiet():
+        with whole_folder(place / MODEL) as partial, _quiet():
             model.save_pretrained(partial)
             corpus.tokenizer.save_pretrained(str(partial))
     return result

@@ -2,13 +2,12 @@
 
 import fcntl
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pennyweight.training.checkpoint import PARTIAL, sweep, sync_folder, write_json_whole
+from pennyweight.training.files import sweep, write_whole
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.result import Result
 from pennyweight.training.run import Run
@@ -89,7 +88,8 @@ def describe(path: Path, run: Run, data_hash: str) -> None:
     """Writes run.json, which replays the run; in a folder of the same run it checks that the data is the same too."""
     if not (path / RUN).exists():
         written = {"run": run.to_dict(), "data_hash": data_hash, "commit": commit()}
-        write_json_whole(path / RUN, {**written, "machine": machine(), "versions": versions()})
+        written |= {"machine": machine(), "versions": versions()}
+        write_whole(path / RUN, json.dumps(written, indent=1) + "\n")
         return
     began = _read(path / RUN).get("data_hash")
     if began != data_hash:
@@ -97,19 +97,3 @@ def describe(path: Path, run: Run, data_hash: str) -> None:
             f"{path} was trained on other data (hash {str(began)[:12]}) than {run.data.source} holds now "
             f"({data_hash[:12]}), so it cannot be continued"
         )
-
-
-@contextmanager
-def beside(final: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `final` when all went well, and vanishes when not."""
-    partial = final.with_name(f".{final.name}{PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        sync_folder(final.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Training: from a run to its result, in a folder or without one."""
 
+import json
 import logging
 import shutil
 from contextlib import ExitStack
@@ -10,7 +11,8 @@ from safetensors import SafetensorError
 
 from pennyweight.data import Corpus, prepare, validation_batches
 from pennyweight.training import folder as places
-from pennyweight.training.checkpoint import checkpoints, load, newest, write_json_whole
+from pennyweight.training.checkpoint import checkpoints, load, newest
+from pennyweight.training.files import write_whole
 from pennyweight.training.finish import finish
 from pennyweight.training.guard import Interrupt, TrainingFailed
 from pennyweight.training.ledger import Ledger
@@ -82,7 +84,7 @@ def _trained(
         ledger.write("end", result.steps, loss=result.val_loss, loss_plain=result.val_loss_plain, tokens=result.tokens)
         ledger.sync()
     if place is not None:
-        write_json_whole(place / places.RESULT, result.to_dict())
+        write_whole(place / places.RESULT, json.dumps(result.to_dict(), indent=1) + "\n")
     return result
 
 
