@@ -256,6 +256,21 @@ def test_torch_flags_that_are_off_are_taken(parameters) -> None:
     assert a.param_groups[0].keys() == AdamW(parameters()).param_groups[0].keys()  # taken, and nothing kept of them
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"m": None}, "AdamW's m is a format as text, such as 'int8' or 'fp32', got None"),
+        ({"v": ["log8"]}, r"AdamW's v is a format as text, such as 'int8' or 'fp32', got \['log8'\]"),
+        ({"lr": None}, "AdamW's lr is a number, got None"),
+        ({"eps": "1e-8"}, "AdamW's eps is a number, got '1e-8'"),
+        ({"betas": 0.9}, r"AdamW's betas are two numbers, \(0.9, 0.999\), got 0.9"),
+    ],
+)
+def test_a_setting_of_another_kind_is_a_type_error_in_a_sentence(parameters, settings: dict, sentence: str) -> None:
+    with pytest.raises(TypeError, match=f"^{sentence}$"):
+        AdamW(parameters(), **settings)
+
+
 def test_a_refused_group_is_not_added(parameters) -> None:
     a = AdamW(parameters())
     with pytest.raises(ValueError, match="zero|theta"):

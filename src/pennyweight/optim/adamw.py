@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from pennyweight.optim.moments import Moment
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
 from pennyweight.optim.update import Hyper, update_
+from pennyweight.recipes.spelling import check_kind
 
 REFUSED = ("amsgrad", "maximize", "foreach", "fused", "capturable", "differentiable")
 OURS = ("m", "v", "weights", "rounding", "min_numel", "nonfinite")  # settings a checkpoint does not overrule
@@ -294,7 +296,17 @@ def _check_flags(flags: dict[str, object]) -> None:
             raise ValueError(f"AdamW with written moments has no {flag}, got {flag}={value!r}; leave it out")
 
 
+def _check_kinds(group: dict[str, Any]) -> None:
+    for slot in ("m", "v"):
+        check_kind(f"AdamW's {slot}", group[slot], str, "a format as text, such as 'int8' or 'fp32'")
+    for name, kind in (("lr", Real | Tensor), ("eps", Real), ("weight_decay", Real), ("min_numel", Real)):
+        check_kind(f"AdamW's {name}", group[name], kind, "a number")
+    if not isinstance(group["betas"], tuple | list) or len(group["betas"]) != 2:
+        raise TypeError(f"AdamW's betas are two numbers, (0.9, 0.999), got {group['betas']!r}")
+
+
 def _check_group(group: dict[str, Any]) -> None:
+    _check_kinds(group)
     lr, (beta1, beta2) = group["lr"], group["betas"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError(f"AdamW's lr as a tensor holds one element, got shape {tuple(lr.shape)}")
