@@ -176,18 +176,11 @@ def test_a_printed_conversion_is_its_table() -> None:
     assert f"{conversion}" == conversion.table()
 
 
-def test_a_recipe_that_writes_is_not_said_to_leave_layers_plain_where_no_layer_is_convertible() -> None:
-    conversion = quantize(torch.nn.MultiheadAttention(8, 2), "w8a8")
-    assert conversion.converted == []
-    assert "the recipe leaves linear layers plain" not in conversion.table()
-    assert "each says below why it is left" in conversion.table()
-
-
 def test_penny4_is_four_bits_in_every_product_of_at_least_80_percent() -> None:
     for blocks in (1, 2, 4, 8, 12, 20):
         config = deepcopy(GPT2)
         config.n_layer = blocks
-        share = quantize(GPT2LMHeadModel(config), "penny4").four_bit_share()
+        share = quantize(GPT2LMHeadModel(config), "penny4").share(4)
         assert min(share.values()) >= 0.8, blocks
 
 
@@ -214,6 +207,54 @@ def test_a_pattern_that_matches_nothing_names_the_nearest_layer_and_changes_noth
 def test_a_model_without_linear_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="Embedding has none"):
         quantize(nn.Embedding(3, 4), "w8a8g8")
+
+
+def test_a_model_in_which_nothing_can_be_converted_is_refused_and_says_why_of_each() -> None:
+    for model, said in (
+        (nn.ReLU(), "ReLU has none$"),
+        (nn.MultiheadAttention(8, 2), "MultiheadAttention has none that can be converted .*bare parameters"),
+        (nn.Sequential(nn.MultiheadAttention(8, 2)), "0.out_proj: .*MultiheadAttention reads its weight without"),
+        (nn.ModuleDict({"lm_head": nn.Linear(3, 3)}), "lm_head: w8a8 leaves the head plain"),
+    ):
+        with pytest.raises(ValueError, match=f"^recipe w8a8 writes linear layers, but .*{said}"):
+            quantize(model, "w8a8")
+    assert quantize(nn.MultiheadAttention(8, 2), "bf16").converted == []
+
+
+def test_blocks_that_no_row_can_hold_are_refused_before_anything_changes() -> None:
+    for written, said in (
+        ("w8b48a8", "W with blocks of 48, but no row of Sequential is so long, the longest has 24 in channels"),
+        ("w8a8b25", "X with blocks of 25"),
+        ("w4ha4g4", "W with rotations of 32"),
+        ("we2m1mx", "W with blocks of 32"),
+    ):
+        model = nn.Sequential(nn.Linear(16, 24), nn.Linear(24, 16))
+        with pytest.raises(ValueError, match=said):
+            quantize(model, written)
+        assert type(model[0]) is nn.Linear
+
+
+def test_blocks_cut_by_the_end_of_a_row_stand_in_the_table() -> None:
+    model = nn.Sequential(nn.Linear(16, 24), nn.Linear(24, 48), nn.Linear(48, 40))
+    lines = quantize(model, "w8b24a8b16g8b16h").table().splitlines()
+    first, second, third = (next(line for line in lines if line.startswith(f"  {number} ")) for number in "012")
+    assert first.endswith(
+        "; output: blocks of 24 end with the row, after 16 in channels"
+        "; grad_input: the last block of a row holds 8 of 16 out channels"
+        "; grad_input: the last 24 out channels of a row are not rotated"
+    )
+    assert "; output: the last block of a row holds 8 of 16 in channels" in second
+    assert third.endswith(
+        "; grad_input: the last block of a row holds 8 of 16 out channels"
+        "; grad_input: the last 8 out channels of a row are not rotated"
+        "; grad_input: the last block of a row holds 16 of 24 out channels"
+    )
+    assert "; output:" not in third
+
+
+def test_what_is_no_module_is_a_type_error_in_a_sentence() -> None:
+    with pytest.raises(TypeError, match="^the model that quantize converts is a torch.nn.Module, got 3$"):
+        quantize(3, "w8")  # type: ignore[arg-type]
 
 
 def test_a_model_is_converted_once() -> None:
