@@ -10,6 +10,7 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "src" / "pennyweight"
 FLOORS = [
+    ["spelling"],
     ["numerics"],
     ["kernels"],
     ["recipes"],

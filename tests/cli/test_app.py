@@ -64,7 +64,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         ("comapre bf16", "did you mean 'compare'?"),
         ("xyzzy", "there are compare, doctor, eval, recipes, report, train"),
         ("train --recip bf16", "train has no option '--recip'; did you mean '--recipe'?"),
-        ("doctor --zzzzzz", "doctor has no option '--zzzzzz'; it has --json"),
+        ("doctor --zzzzzz", "doctor has no option '--zzzzzz'; there are --json"),
         ("train --steps many", "--steps"),
         ("train --steps", "--steps"),
         ("report", "FOLDER"),

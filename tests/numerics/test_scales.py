@@ -186,8 +186,8 @@ def test_a_saturating_scale_would_bias_it() -> None:
         ({"floor": -1.0}, "0 or more, got -1.0"),
         ({"floor": math.nan}, "0 or more, got nan"),
         ({"granularity": "colum"}, "'column'"),
-        ({"number": "fp16"}, "'fp32'"),
-        ({"arithmetic": "bf16"}, "'float32'"),
+        ({"number": "fp16"}, "one of fp32, pow2, e8m0, e4m3, one, got 'fp16'"),
+        ({"arithmetic": "bf16"}, "one of float32, given, got 'bf16'"),
     ],
 )
 def test_a_scale_that_means_nothing_is_refused(keywords: dict, said: str) -> None:

@@ -1,6 +1,5 @@
 """Failures: what went wrong, as one sentence on stderr and an exit status."""
 
-import difflib
 import os
 import sys
 import traceback
@@ -8,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+
+from pennyweight.spelling import nearest
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 # the root of everything typer says about a wrong command line; typer 0.29 moved it, so it is found by name
@@ -33,16 +34,11 @@ def usage_sentence(error: Any) -> str:  # Any: typer's error classes moved betwe
     option = getattr(error, "option_name", None)
     if option and context is not None and type(error).__name__ == "NoSuchOption":
         known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
-        near = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(known))}"
-        return f"{context.info_name} has no option {option!r}; {hint}"
+        return f"{context.info_name} has no option {option!r}{nearest(option, sorted(known))}"
     if "No such command" in message and context is not None:
         verb = message.split("'")[1] if "'" in message else message
         known = sorted(getattr(context.command, "commands", {}))
-        near = difflib.get_close_matches(verb, known, n=1, cutoff=0.4)
-        return f"no verb is called {verb!r}; " + (
-            f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        )
+        return f"no verb is called {verb!r}{nearest(verb, known)}"
     where = f"{context.info_name}: " if context is not None and context.info_name else ""
     return f"{where}{message}"
 

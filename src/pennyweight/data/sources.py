@@ -1,6 +1,5 @@
 """Sources: where documents come from, from the words after --data to texts with names."""
 
-import difflib
 import os
 import re
 import sysconfig
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from pennyweight.data.documents import Documents, content_hash, cut_long, decode, without_blank
 from pennyweight.data.files import ROWS, file_rows, folder_documents, read_all, read_texts, text_column, walk
+from pennyweight.spelling import closest
 
 TESTS = {"test", "tests", "idle_test"}  # folders of the standard library that hold its tests
 NO_SOURCE = {"site-packages", "dist-packages", "__pycache__"}
@@ -116,8 +116,8 @@ def _missing(spec: str, path: Path) -> FileNotFoundError | ValueError:
     )
     if path.parent == Path("."):
         names |= {"stdlib": "stdlib"}
-    near = difflib.get_close_matches(path.name, names, n=1)
-    hint = f"; did you mean {names[near[0]]!r}?" if near else "; data is 'stdlib', a file, a folder or 'hf:NAME'"
+    near = closest(path.name, names)
+    hint = f"; did you mean {names[near]!r}?" if near else "; data is 'stdlib', a file, a folder or 'hf:NAME'"
     return FileNotFoundError(f"data {spec!r} is not there{hint}")
 
 
@@ -159,8 +159,8 @@ def _dataset(spec: str) -> Source:
         except ValueError as error:
             raise ValueError(f"data {spec!r} names no column (#COLUMN): {error}") from None
     if column not in strings:
-        near = difflib.get_close_matches(column, strings, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"its columns of strings are {', '.join(strings) or 'none'}"
+        near = closest(column, strings)
+        hint = f"did you mean {near!r}?" if near else f"its columns of strings are {', '.join(strings) or 'none'}"
         raise ValueError(f"data {spec!r} has no column of strings {column!r}; {hint}")
     contents = [(f"{split}#{row}", (text or "").encode()) for row, text in enumerate(rows[column])]
     return Source(spec, "rows", contents, [], column)

@@ -1,6 +1,5 @@
 """The tokenizer: how text becomes token numbers, by byte-level BPE of its own or by any Hugging Face tokenizer."""
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
+
+from pennyweight.spelling import closest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,7 +45,7 @@ def _hint(name: str) -> str:
     elif digits and SMALLEST <= int(digits[1]) <= LARGEST and name.lower().startswith("b"):
         near = f"bpe-{digits[1]}"
     else:
-        near = next(iter(difflib.get_close_matches(name.lower(), FAMILIAR, n=1)), FAMILIAR[0])
+        near = closest(name.lower(), FAMILIAR) or FAMILIAR[0]
     return f"; did you mean {near!r}?" if near != name else ""
 
 

@@ -17,7 +17,7 @@ from pennyweight.nn.survey import Line, check_extents, is_linear, others, survey
 from pennyweight.numerics import Counter
 from pennyweight.recipes import PRODUCTS, Recipe
 from pennyweight.recipes import recipe as named
-from pennyweight.recipes.spelling import check_kind
+from pennyweight.spelling import check_kind
 
 WRITTEN = {nn.Linear: WrittenLinear, Conv1D: WrittenConv1D}
 FOREIGN = ("torchao", "bitsandbytes", "transformer_engine")

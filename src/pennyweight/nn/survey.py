@@ -9,8 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pennyweight.numerics import Cast
 from pennyweight.recipes import PRODUCTS, LinearCasts, ProductName, Recipe
-
-SUMMED = {"output": "in channels", "grad_input": "out channels"}  # of grad_weight tokens, which no model knows
+from pennyweight.recipes.operands import SUMMED
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Line:
     def cut(self) -> list[str]:
         """What of the casts does not fit the rows as it stands: blocks and rotations wider than a row, ragged ends."""
         found: dict[str, None] = {}  # X and W are mostly alike: each sentence once, in order
-        for product, summed in SUMMED.items():
-            row = self.inputs if product == "output" else self.outputs
+        for product in PRODUCTS[:2]:  # grad_weight sums over tokens, and a model does not know how many
+            row, summed = self.inputs if product == "output" else self.outputs, f"{SUMMED[product]}s"
             for _, cast in self._written(product):
                 for kind, size in extents(cast):
                     if said := _cut(kind, size, row, summed):

@@ -4,13 +4,13 @@ Every format has `name`, `bits`, `max` (its largest value), `signed`, `has_zero`
 and three functions, in its own units: `round(y, u)` to the grid, `encode(v)` to codes and `decode(codes)` back.
 """
 
-import difflib
 import re
 
 from pennyweight.numerics.codebooks import CODEBOOKS, Codebook
 from pennyweight.numerics.companding import Expanded, LogRange
 from pennyweight.numerics.integers import Integer, Shifted
 from pennyweight.numerics.minifloats import MINIFLOATS, Minifloat
+from pennyweight.spelling import nearest
 
 Format = Integer | Shifted | Minifloat | Codebook | LogRange | Expanded
 
@@ -38,5 +38,4 @@ def format(name: str) -> Format:
         raise ValueError(f"an integer format holds 2 to 8 bits (2, 3, 4, 5, 6, 7, 8), got {integer[2]}")
     if "fnuz" in name:
         raise ValueError(f"format {name!r}: the float8 'fnuz' variants are not supported; take e4m3 or e5m2")
-    near = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.0)
-    raise ValueError(f"no format is called {name!r}; did you mean {near[0]!r}? Known: {', '.join(FORMATS)}")
+    raise ValueError(f"no format is called {name!r}{nearest(name, FORMATS)}")

@@ -3,7 +3,6 @@
 The way back is `str(cast)`.
 """
 
-import difflib
 import re
 from dataclasses import replace
 from typing import get_args
@@ -14,6 +13,7 @@ from pennyweight.numerics.formats import Format, format
 from pennyweight.numerics.minifloats import LARGEST_BITS
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import MX_BLOCK, NV_BLOCK, PUBLISHED_FLOOR, Granularity, Scale
+from pennyweight.spelling import nearest
 
 _WORDS = (
     *("tensor", "row", "column", "block32", "square32", "mx", "mx-floor", "mx-even", "mx-ceil", "mx-rceil"),
@@ -71,8 +71,7 @@ def cast(text: str) -> Cast:
         elif head == "published":
             scale = replace(scale, arithmetic="given", floor=_floor(tail, text))
         else:
-            near = difflib.get_close_matches(word, _WORDS, n=1, cutoff=0.0)[0]
-            raise ValueError(f"the cast {text!r} has no word {word!r}; did you mean {near!r}?")
+            raise ValueError(f"the cast {text!r} has no word {word!r}{nearest(word, _WORDS)}")
     return Cast(element, scale, rounding, rotation)
 
 

@@ -1,8 +1,9 @@
 """Scales: how each group of a matrix is stretched onto a format, and how the stretch itself is written."""
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
+
+from pennyweight.spelling import choose
 
 Granularity = Literal["tensor", "row", "column", "block", "square"]
 MX_BLOCK, NV_BLOCK = 32, 16  # the block sizes that the names mx and nv stand for
@@ -45,10 +46,7 @@ class Scale:
 
     def __post_init__(self) -> None:
         for what in ("granularity", "number", "arithmetic"):
-            given, known = getattr(self, what), _CHOICES[what]
-            if given not in known:
-                near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.0)[0]
-                raise ValueError(f"a scale has no {what} {given!r}; did you mean {near!r}? Known: {', '.join(known)}")
+            choose(f"Scale.{what}", getattr(self, what), _CHOICES[what])
         blocked = self.granularity in ("block", "square")
         if blocked and (self.block is None or self.block < 1):
             raise ValueError(f"a {self.granularity} scale wants a block of 1 or more elements, got {self.block}")

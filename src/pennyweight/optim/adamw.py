@@ -1,6 +1,5 @@
 """AdamW: a drop-in for torch.optim.AdamW whose moments, and if asked its weights, are written in few bits."""
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -14,7 +13,7 @@ from pennyweight.optim.moments import Moment
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
 from pennyweight.optim.update import Hyper, update_
-from pennyweight.recipes.spelling import check_kind
+from pennyweight.spelling import check_kind, nearest
 
 REFUSED = ("amsgrad", "maximize", "foreach", "fused", "capturable", "differentiable")
 OURS = ("m", "v", "weights", "rounding", "min_numel", "nonfinite")  # settings a checkpoint does not overrule
@@ -289,9 +288,8 @@ def _name(group: dict[str, Any], number: int, index: int) -> str:
 def _check_flags(flags: dict[str, object]) -> None:
     for flag, value in flags.items():
         if flag not in REFUSED:
-            near = difflib.get_close_matches(flag, (*OURS, "seed", "lr", "betas", "eps", "weight_decay"), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"AdamW has no setting {flag!r}{hint}")
+            known = ("lr", "betas", "eps", "weight_decay", *OURS, "seed")
+            raise TypeError(f"AdamW has no setting {flag!r}{nearest(flag, known)}")
         if value:
             raise ValueError(f"AdamW with written moments has no {flag}, got {flag}={value!r}; leave it out")
 

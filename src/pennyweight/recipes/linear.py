@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from pennyweight.kernels import slow_reason
 from pennyweight.numerics import Cast, Shifted, cast
 from pennyweight.recipes.operands import PRODUCTS, WAYS_OUT, Operand, ProductName, pair_problem
-from pennyweight.recipes.spelling import check_fields, check_kind, choose
+from pennyweight.spelling import check_fields, check_kind, choose
 
 Backward = Literal["original", "forward", "requantized", "folded"]
 Way = Literal["auto", "real", "emulated"]

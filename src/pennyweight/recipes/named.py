@@ -8,7 +8,7 @@ from pennyweight.numerics import Cast, cast
 from pennyweight.recipes.linear import LinearCasts, Product
 from pennyweight.recipes.notation import is_notation, parse, words
 from pennyweight.recipes.recipe import Recipe
-from pennyweight.recipes.spelling import closest
+from pennyweight.spelling import closest
 
 HIGH_PRECISION_SHARE = 0.15  # last blocks kept from 4 bits; NVFP4 recipe, arXiv:2509.25149
 

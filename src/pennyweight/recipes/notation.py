@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pennyweight.numerics import Cast, cast
 from pennyweight.recipes.linear import Backward, LinearCasts, Product, unfoldable
 from pennyweight.recipes.recipe import Recipe
-from pennyweight.recipes.spelling import nearest
+from pennyweight.spelling import nearest
 
 LETTERS = {"w": "weights", "a": "activations", "g": "gradients", "m": "first moment", "v": "second moment"}
 FORMATS = ("e4m3", "e5m2", "e3m2", "e2m3", "e2m1", "nf4", "ternary", "mxint8")

@@ -10,8 +10,8 @@ from pennyweight.numerics import Cast
 from pennyweight.recipes import table as tables
 from pennyweight.recipes.linear import LinearCasts, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
-from pennyweight.recipes.spelling import check_fields, check_kind, choose, nearest
 from pennyweight.recipes.states import PLAIN, WITH_ZERO, state_cast
+from pennyweight.spelling import check_fields, check_kind, choose, nearest
 
 Precision = Literal["fp32", "bf16"]
 

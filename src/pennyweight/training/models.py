@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from pennyweight.recipes.spelling import closest, nearest
+from pennyweight.spelling import closest, nearest
 
 # The built-in shapes: config.json files without a vocabulary, which follows the tokenizer. Dropout 0: pre-training sees
 # each token about once.

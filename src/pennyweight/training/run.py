@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from pennyweight.parallel import Synchronous
 from pennyweight.recipes import Recipe, recipe
-from pennyweight.recipes.spelling import nearest
+from pennyweight.spelling import nearest
 from pennyweight.training.objectives import NextToken
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
-from pennyweight.recipes.spelling import nearest
+from pennyweight.spelling import nearest
 from pennyweight.training.run import Part, Run
 
 
