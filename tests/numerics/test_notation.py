@@ -1,8 +1,12 @@
 """A cast is a short text, the text is a cast, and a wrong word gets the right one."""
 
+from itertools import product
+from typing import Any
+
 import pytest
 
 from pennyweight.numerics import Cast, Hadamard, Scale, cast, format
+from pennyweight.numerics.formats import FORMATS
 
 
 @pytest.mark.parametrize(
@@ -29,12 +33,42 @@ from pennyweight.numerics import Cast, Hadamard, Scale, cast, format
         ("e2m1/square16/e4m3", Cast(format("e2m1"), Scale("square", 16, "e4m3"))),
         ("e4m3/tensor/unit", Cast(format("e4m3"), Scale("tensor", number="one"))),
         ("bf16", Cast(format("bf16"), Scale("tensor", number="one"))),
+        ("bf16/row/unit", Cast(format("bf16"), Scale("row", number="one"))),
+        ("mxint8/row/fp32", Cast(format("mxint8"), Scale("row"))),
+        ("mxint8/row/e8m0", Cast(format("mxint8"), Scale("row", number="e8m0"))),
+        ("int8/row/floor-1e-08", Cast(format("int8"), Scale("row", floor=1e-8))),
+        ("int8/row/published-0.1234567", Cast(format("int8"), Scale("row", floor=0.1234567, arithmetic="given"))),
     ],
 )
 def test_a_text_names_a_cast_and_a_cast_says_its_text(text: str, expected: Cast) -> None:
     assert cast(text) == expected
     assert str(cast(text)) == text
     assert hash(cast(text)) == hash(expected)
+
+
+def every_scale() -> list[Scale]:
+    """Scales of every granularity, number, mode, floor and arithmetic that may be built."""
+    places = [("tensor", None), ("row", None), ("column", None)]
+    places += [(one, size) for one in ("block", "square") for size in (1, 16, 32, 48, 64, 256)]
+    numbers = [("fp32", None), ("pow2", None), ("one", None), ("e4m3", None), ("e4m3", "up"), ("e4m3", "nearest")]
+    numbers += [("e8m0", mode) for mode in (None, "floor", "even", "ceil", "rceil")]
+    floors = (0.0, 1e-5, 1e-9, 1.2345678e-5, 0.5, 1)
+    several: Any = product(places, numbers, floors, ("float32", "given"))
+    return [Scale(*place, *number, floor, arithmetic) for place, number, floor, arithmetic in several]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_cast_that_can_be_built_reads_back_from_its_text(name: str) -> None:
+    built = 0
+    for scale in every_scale():
+        for rounding, rotation in (("nearest", None), ("stochastic", Hadamard(16)), ("stochastic", None)):
+            try:
+                made = Cast(format(name), scale, rounding, rotation)  # type: ignore[arg-type]
+            except ValueError:
+                continue
+            assert cast(str(made)) == made, str(made)
+            built += 1
+    assert built > 100
 
 
 @pytest.mark.parametrize(
@@ -77,6 +111,7 @@ def test_what_is_not_said_is_as_usual(short: str, long: str) -> None:
         ("e2m1/mx-round", "has no mode 'round'; known: floor, even, ceil, rceil"),
         ("e2m1/nv-floor", "has no mode 'floor'; known: nearest, up"),
         ("int8/row/published-small", "wants a number after 'published-', got 'small'"),
+        ("int8/row/floor", "wants a number after 'floor-', got ''"),
         ("e4m3/row/published", "published arithmetic rounds integers"),
         ("", "no format is called ''"),
     ],

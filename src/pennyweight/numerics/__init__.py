@@ -12,6 +12,7 @@ from pennyweight.numerics.notation import cast
 from pennyweight.numerics.packing import pack, unpack
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import Scale
+from pennyweight.numerics.usual import usual_block
 
 __all__ = [
     "Cast",
@@ -34,4 +35,5 @@ __all__ = [
     "pack",
     "uniform",
     "unpack",
+    "usual_block",
 ]

@@ -29,6 +29,7 @@ from pennyweight.numerics.minifloats import LARGEST_BITS, NATIVE
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import Scale, groups
 from pennyweight.numerics.strips import Strip, Tile, strips
+from pennyweight.numerics.usual import usual_scale
 
 _STRIP = 1 << 17  # numbers handled at once on a CPU: the few float32 temporaries of a strip stay in second-level cache
 
@@ -70,7 +71,9 @@ class Cast:
             raise ValueError(f"scales in e4m3 are for rows, blocks and squares, got {self.scale.granularity}")
 
     def __str__(self) -> str:
-        words = [self.format.name] if self.native else [self.format.name, str(self.scale)]
+        usual = usual_scale(self.format)
+        words = [self.format.name] if self.native and self.scale == usual else [self.format.name, str(self.scale)]
+        words += ["fp32"] * (self.scale.number == "fp32" != usual.number)  # else it would be read as the usual
         words += ["stochastic"] * self.stochastic
         words += [f"hadamard{self.rotation.size}"] if self.rotation else []
         return "/".join(words)

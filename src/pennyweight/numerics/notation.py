@@ -8,42 +8,25 @@ from dataclasses import replace
 from typing import get_args
 
 from pennyweight.numerics.casts import Cast
-from pennyweight.numerics.companding import Expanded
-from pennyweight.numerics.formats import Format, format
-from pennyweight.numerics.minifloats import LARGEST_BITS
+from pennyweight.numerics.formats import format
 from pennyweight.numerics.rotation import Hadamard
-from pennyweight.numerics.scales import MX_BLOCK, NV_BLOCK, PUBLISHED_FLOOR, Granularity, Scale
+from pennyweight.numerics.scales import MX_BLOCK, NV_BLOCK, PUBLISHED_FLOOR, Granularity
+from pennyweight.numerics.usual import usual_scale
 from pennyweight.spelling import nearest
 
 _WORDS = (
     *("tensor", "row", "column", "block32", "square32", "mx", "mx-floor", "mx-even", "mx-ceil", "mx-rceil"),
-    *("nv", "nv-up", "nv-nearest", "pow2", "e8m0", "e4m3", "unit", "stochastic", "nearest", "hadamard32"),
-    *("published", "published-1e-9"),
+    *("nv", "nv-up", "nv-nearest", "fp32", "pow2", "e8m0", "e4m3", "unit", "stochastic", "nearest", "hadamard32"),
+    *("published", "published-1e-9", "floor-1e-9"),
 )
-_USUAL = {
-    "nf4": Scale("block", 64),
-    "ternary": Scale("tensor"),
-    "log8": Scale("block", 256),
-    "log4": Scale("block", 128),
-}
-
-
-def usual_scale(element: Format) -> Scale:
-    """The scale a format has when none is named."""
-    if element.bits > LARGEST_BITS:
-        return Scale("tensor", number="one")
-    if element.name in _USUAL:
-        return _USUAL[element.name]
-    if re.match(r"u?dynamic|linear_nz|sqrt_nz|expand", element.name):
-        return Scale("block", 256 if element.bits == LARGEST_BITS and not isinstance(element, Expanded) else 128)
-    return Scale("block", MX_BLOCK, "e8m0") if element.name == "mxint8" else Scale("row")
 
 
 def cast(text: str) -> Cast:
     """The cast that a text like `int8/row`, `e4m3/mx-rceil` or `int4/block32/stochastic/hadamard32` names.
 
     The first word is the format; the others, in any order: tensor, row, column, blockN, squareN; mx[-mode], nv[-mode];
-    pow2, e8m0[-mode], e4m3[-mode], unit (how the scale is written); stochastic; hadamardN; published[-floor].
+    fp32, pow2, e8m0[-mode], e4m3[-mode], unit (how the scale is written); stochastic; hadamardN; floor-NUMBER;
+    published[-NUMBER].
     Raises ValueError, with the nearest right word, for any other.
     """
     name, *words = text.split("/")
@@ -64,19 +47,21 @@ def cast(text: str) -> Cast:
         elif head in ("mx", "nv"):
             block, number = (MX_BLOCK, "e8m0") if head == "mx" else (NV_BLOCK, "e4m3")
             scale = replace(scale, granularity="block", block=block, number=number, mode=tail or None)
-        elif word in ("pow2", "unit"):
-            scale = replace(scale, number="one" if word == "unit" else "pow2")
+        elif word in ("fp32", "pow2", "unit"):
+            scale = replace(scale, number="one" if word == "unit" else word)
         elif head in ("e8m0", "e4m3"):
             scale = replace(scale, number=head, mode=tail or None)
         elif head == "published":
-            scale = replace(scale, arithmetic="given", floor=_floor(tail, text))
+            scale = replace(scale, arithmetic="given", floor=_number(tail, head, text) if tail else PUBLISHED_FLOOR)
+        elif head == "floor":
+            scale = replace(scale, floor=_number(tail, head, text))
         else:
             raise ValueError(f"the cast {text!r} has no word {word!r}{nearest(word, _WORDS)}")
     return Cast(element, scale, rounding, rotation)
 
 
-def _floor(text: str, whole: str) -> float:
+def _number(text: str, word: str, whole: str) -> float:
     try:
-        return float(text) if text else PUBLISHED_FLOOR
+        return float(text)
     except ValueError:
-        raise ValueError(f"the cast {whole!r} wants a number after 'published-', got {text!r}") from None
+        raise ValueError(f"the cast {whole!r} wants a number after '{word}-', got {text!r}") from None

@@ -68,7 +68,9 @@ class Scale:
             words = [f"{self.granularity}{self.block or ''}"]
             words += {"fp32": [], "one": ["unit"]}.get(self.number, [self.number + mode])
         if self.arithmetic == "given":
-            words.append("published" if self.floor == PUBLISHED_FLOOR else f"published-{self.floor:g}")
+            words.append("published" if self.floor == PUBLISHED_FLOOR else f"published-{float(self.floor)!r}")
+        elif self.floor:
+            words.append(f"floor-{float(self.floor)!r}")
         return "/".join(words)
 
 

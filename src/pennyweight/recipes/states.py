@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
-from pennyweight.numerics import Cast, Shifted, cast
+from pennyweight.numerics import Cast, Shifted, cast, format, usual_block
 
 PLAIN = ("fp32", "bf16", "fp16")  # stored as torch stores them
 WITH_ZERO = "-with-zero"  # what a person adds to a code with a zero to take it for v all the same
@@ -33,7 +33,7 @@ def state_cast(
     if name in PLAIN:
         found = cast(name) if rounding == "nearest" else replace(cast(name), rounding="stochastic")
     else:
-        name = name if "/" in name else f"{name}/block{_usual_block(name)}"
+        name = name if "/" in name else f"{name}/block{usual_block(format(name))}"
         found = _grouped(name, rounding)
     code = found.format
     if slot == "m" and not (code.signed or isinstance(code, Shifted)):
@@ -53,10 +53,6 @@ def _grouped(name: str, rounding: Literal["nearest", "stochastic"]) -> Cast:
     if scale.granularity != "block" and name.startswith("int"):
         return replace(found, scale=replace(scale, floor=PAPER_FLOOR))
     return found
-
-
-def _usual_block(name: str) -> int:
-    return 256 if name.endswith("8") and not name.startswith(("int", "uint")) or name in ("e4m3", "e5m2") else 128
 
 
 def _zero_message(name: str, written: Cast) -> str:
