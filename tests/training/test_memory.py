@@ -7,7 +7,7 @@ import torch
 
 from pennyweight.training import Data, Evaluation, Run, train
 from pennyweight.training.memory import Peak, SavedActivations
-from pennyweight.training.prediction import predict
+from pennyweight.training.prediction import predict, state_groups
 
 
 @pytest.mark.parametrize("recipe", ["bf16", "w8a8g8", "penny8", "penny4"])
@@ -26,6 +26,23 @@ def test_predicted_is_within_a_tenth_of_measured_on_tiny(recipe, nursery, monkey
         assert memory["states"]["measured"] == 8 * parameters
     if recipe == "penny8":
         assert memory["states"]["measured"] < 0.27 * 8 * parameters
+
+
+def test_a_tied_heads_moments_are_written_like_those_of_the_other_converted_layers():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from pennyweight.nn import quantize
+    from pennyweight.recipes import recipe
+
+    config = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20, n_positions=8, bos_token_id=0, eos_token_id=0)
+    model, chosen = GPT2LMHeadModel(config), recipe("paper-m8")
+    assert model.lm_head.weight is model.transformer.wte.weight
+    (written, m, v), (rest, *plain) = state_groups(model, chosen, quantize(model, chosen))
+    layers = [f"transformer.h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")]
+    assert list(written) == ["transformer.wte.weight", *layers]
+    assert (m, v, *plain) == ("int8/row", "fp32", "fp32", "fp32")
+    assert [*written, *rest] != list(rest)
+    assert {*written, *rest} == {name for name, _ in model.named_parameters()}
 
 
 def test_eight_bit_codes_are_a_quarter_of_what_is_saved_in_float32():

@@ -48,7 +48,7 @@ def state_groups(
     every = dict(model.named_parameters())
     if recipe.states == "all":
         return [(every, recipe.m, recipe.v)]
-    written = {f"{name}.weight" for name in conversion.converted}
-    chosen = {name: p for name, p in every.items() if name in written}
-    rest = {name: p for name, p in every.items() if name not in written}
+    written = {id(model.get_submodule(name).weight) for name in conversion.converted}  # a tied head's has another name
+    chosen = {name: p for name, p in every.items() if id(p) in written}
+    rest = {name: p for name, p in every.items() if id(p) not in written}
     return [(chosen, recipe.m, recipe.v), (rest, "fp32", "fp32")]
