@@ -53,12 +53,23 @@ def test_a_run_is_frozen_and_derives_by_replace():
         ({"optimizer": {"betas": [0.9, 1.0]}}, "got 1.0"),
         ({"schedule": {"shape": "cosin"}}, "'cosine', 'wsd' or 'constant', got 'cosin'"),
         ({"schedule": {"warmup": 500}}, "at most steps=400, got 500"),
+        ({"schedule": {"decay": 0.5}}, "Schedule.decay is how wsd ends, but shape is 'cosine', got 0.5"),
+        ({"schedule": {"shape": "constant", "decay": 0.0}}, "Schedule.decay is how wsd ends"),
+        ({"schedule": {"shape": "constant", "final": 0.5}}, "Schedule.final is where cosine and wsd end"),
+        ({"data": {"validation": 0.6}}, "Run.data.validation: input should be less than or equal to 0.5, got 0.6"),
     ],
 )
 def test_a_wrong_field_is_one_sentence(wrong, said):
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         Run(**wrong)
     assert "\n" not in str(caught.value)
+
+
+def test_every_number_that_a_schedule_reads_may_be_set():
+    assert Schedule("wsd", decay=0.5, final=0.0).decay == 0.5
+    assert Schedule("cosine", final=0.0).final == 0.0
+    assert Schedule("constant", warmup=3).warmup == 3
+    assert Data(validation=0.5).validation == 0.5
 
 
 def test_the_parts_refuse_in_one_sentence_too():

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pennyweight.training import Optimizer, Run, differences, with_settings
+from pennyweight.training import Optimizer, Run, Schedule, differences, with_settings
 
 
 def test_each_kind_of_value_is_typed():
@@ -31,6 +31,11 @@ def test_each_kind_of_value_is_typed():
 
 def test_the_last_of_two_settings_counts():
     assert with_settings(Run(), ["steps=3", "steps=4"]).steps == 4
+
+
+def test_settings_that_need_each_other_may_stand_in_any_order():
+    for settings in (["schedule.decay=0.5", "schedule.shape=wsd"], ["schedule.shape=wsd", "schedule.decay=0.5"]):
+        assert with_settings(Run(), settings).schedule == Schedule("wsd", decay=0.5)
 
 
 def test_a_recipe_is_chosen_by_name_and_changed_by_path():

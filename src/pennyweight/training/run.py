@@ -88,7 +88,7 @@ class Data:
     source: str = "stdlib"  # "stdlib", a file, a folder, or "hf:name[/config][:split][#column]"
     tokenizer: str = "bpe-4096"
     context: Annotated[int, Field(ge=1)] = 256  # tokens a sequence
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05  # share of the bytes that is only measured on, at most half
+    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.05  # share of the bytes that is only measured on
 
 
 @value
@@ -103,12 +103,23 @@ class Optimizer:
 
 @value
 class Schedule:
-    """How the learning rate moves: up over `warmup`, then by `shape` down to `final` times the top."""
+    """How the learning rate moves: up over `warmup`, then by `shape` down to `final` times the top.
+
+    Errors: ValueError in one sentence, also for a number that the shape does not read.
+    """
 
     shape: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup: Annotated[float, Field(ge=0)] = 0.1  # below 1: a share of the steps; else a number of steps
     final: Annotated[float, Field(ge=0, le=1)] = 0.1
     decay: Annotated[float, Field(ge=0, le=1)] = 0.2  # wsd: the share of the steps that goes down
+
+    @model_validator(mode="after")
+    def _every_number_is_read(self) -> Self:
+        if self.shape == "constant" and self.final != Schedule.final:
+            raise ValueError(f"Schedule.final is where cosine and wsd end, but shape is 'constant', got {self.final:g}")
+        if self.shape != "wsd" and self.decay != Schedule.decay:
+            raise ValueError(f"Schedule.decay is how wsd ends, but shape is {self.shape!r}, got {self.decay:g}")
+        return self
 
 
 @value

@@ -1,9 +1,9 @@
 """Settings of a run as text: `a.b=value` in, and what differs between two runs out."""
 
-import dataclasses
 import json
 from typing import Any
 
+from pennyweight.recipes import Recipe, recipe
 from pennyweight.spelling import nearest
 from pennyweight.training.run import Part, Run
 
@@ -57,15 +57,22 @@ def typed(text: str) -> Any:
 def with_settings(run: Run, settings: list[str]) -> Run:
     """The run with each `path=value` of `settings` in place; dots lead into its parts and into the recipe.
 
+    The run is judged when all of them are in place: the order of settings that need each other does not matter.
     Errors: ValueError for a text without "=", an unknown path (nearest right name) and a value that does not fit.
     """
+    written, chosen = run.to_dict(), run.recipe
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path.strip():
             raise ValueError(f"a setting is written path=value, got {setting!r}")
         names = path.strip().split(".")
-        run = _with_recipe(run, names[1:], text) if names[0] == "recipe" and len(names) > 1 else _with(run, names, text)
-    return run
+        if names == ["recipe"]:
+            chosen = recipe(text)
+        elif names[0] == "recipe":
+            chosen = _changed(chosen, names[1:], text)
+        else:
+            _put(written, names, text)
+    return Run.from_dict({**written, "recipe": chosen})
 
 
 def _group_of(names: list[str], root: str, written: Part) -> Part:
@@ -82,29 +89,28 @@ def _group_of(names: list[str], root: str, written: Part) -> Part:
     return place
 
 
-def _with(run: Run, names: list[str], text: str) -> Run:
-    written = run.to_dict()
+def _put(written: Part, names: list[str], text: str) -> None:
+    """Puts one value in its place in a run's JSON."""
     place = _group_of(names, "Run", written)
     old = place[names[-1]]
-    if isinstance(old, dict) and names != ["recipe"]:
+    if isinstance(old, dict):
         raise ValueError(
             f"Run.{'.'.join(names)} is a group of settings; set one of {', '.join('.'.join([*names, n]) for n in old)}"
         )
-    place[names[-1]] = text if isinstance(old, str) or names == ["recipe"] else typed(text)
-    return Run.from_dict(written)
+    place[names[-1]] = text if isinstance(old, str) else typed(text)
 
 
-def _with_recipe(run: Run, names: list[str], text: str) -> Run:
-    """The run with one value inside its recipe changed; the recipe's name says so, since it is another recipe now."""
-    written = run.recipe.to_dict()
+def _changed(before: Recipe, names: list[str], text: str) -> Recipe:
+    """The recipe with one value in it changed; its name says so, since it is another recipe now."""
+    written = before.to_dict()
     place = _group_of(names, "Recipe", written)
     old = place[names[-1]]
     if isinstance(old, dict):
         raise ValueError(f"Recipe.{'.'.join(names)} is a group of settings; set one of {', '.join(old)} in it")
     new = text if isinstance(old, str) else typed(text)
     if new == old:
-        return run
+        return before
     place[names[-1]] = new
     if names != ["name"] and isinstance(written.get("name"), str):
         written["name"] = f"{written['name']}+{'.'.join(names)}={text}"
-    return dataclasses.replace(run, recipe=run.recipe.from_dict(written))
+    return Recipe.from_dict(written)
