@@ -1,4 +1,4 @@
-"""Charts: where every line, dot and bar of the report stands, in percent of its frame; the template only draws.
+"""Charts: where every line of the report's curves stands, in percent of its frame; the template only draws.
 
 Positions are shares of the frame, so that one drawing fits every width while its words keep their size.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pennyweight.experiments.results import Row, Standing, Table
 from pennyweight.experiments.statistics import THRESHOLDS
-from pennyweight.experiments.wording import NOTHING, bracket, count, number, percent, size
+from pennyweight.experiments.wording import number
 
 SHADES = 8  # colours of the template's palette; 0 is ink, for the baseline
 LABEL_ROOM = 7.5  # percent of a chart's height that one line of words takes
@@ -238,128 +238,3 @@ def _gap(points: Points, base: dict[float, float]) -> Points:
 def shades(table: Table) -> list[int]:
     """The colour of each recipe: ink for the baseline, then the palette in order, again from 1 when it ends."""
     return [0 if place == 0 else 1 + (place - 1) % (SHADES - 1) for place in range(len(table.standings))]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One recipe's loss difference: the mean, each seed and the interval, in percent of the frame."""
-
-    name: str
-    shade: int
-    dot: float
-    seeds: tuple[float, ...]
-    bar: tuple[float, float] | None
-    beyond: bool
-    text: str
-    said: str
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What every recipe costs in loss, on one axis."""
-
-    rows: tuple[Cost, ...]
-    marks: tuple[Tick, ...]
-    zero: float
-
-
-def costs(table: Table) -> Costs | None:
-    """The loss difference of each recipe with its 95 % interval; what is far beyond leaves at the right."""
-    told = [(one, shade, one.cost) for one, shade in zip(table.standings, shades(table), strict=True) if one.cost]
-    if not told:
-        return None
-    near = [cost for _, _, cost in told if cost.mean <= THRESHOLDS[-1]] or [cost for _, _, cost in told]
-    reach = [bound for cost in near for bound in (cost.mean, cost.low, cost.high) if bound is not None]
-    widest = 2 * max(max(abs(cost.mean) for cost in near), THRESHOLDS[0])
-    high = min(max(*reach, THRESHOLDS[0]), widest + THRESHOLDS[0]) * 1.08
-    low = max(min(*reach, 0.0), -widest) * 1.08 - 0.04 * high
-
-    def at(value: float) -> float:
-        return min(100.0, max(0.0, 100 * (value - low) / (high - low)))
-
-    rows = tuple(
-        Cost(
-            one.recipe, shade, at(cost.mean), tuple(at(value) for value in cost.values) if len(cost.values) > 1 else (),
-            (at(cost.low), at(cost.high)) if cost.low is not None and cost.high is not None else None,
-            cost.mean > high, " ".join(filter(None, [percent(cost.mean), bracket(cost, 2)])),
-            one.verdict,
-        )
-        for one, shade, cost in told
-    )  # fmt: skip
-    marks = tuple(Tick(at(limit), f"{limit:g} %") for limit in (0.0, *THRESHOLDS) if limit <= high)
-    return Costs(rows, marks, at(0.0))
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a bar: its width in percent of the frame."""
-
-    name: str
-    shade: int
-    width: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The memory of one recipe by category, predicted and measured."""
-
-    name: str
-    predicted: tuple[Piece, ...]
-    measured: tuple[Piece, ...]
-    totals: tuple[str, str]
-    peak: str
-
-
-def categories(table: Table) -> list[str]:
-    """The memory categories that any run tells, in the order they are told."""
-    return list(dict.fromkeys(name for row in table.rows for name in (row.get("memory") or {})))
-
-
-def memory_of(standing: Standing, category: str, way: str) -> float | None:
-    """Bytes of a category, predicted or measured, mean over the runs."""
-    told = [((row.get("memory") or {}).get(category) or {}).get(way) for row in standing.runs]
-    values = [value for value in told if isinstance(value, int | float)]
-    return math.fsum(values) / len(values) if values else None
-
-
-def stacks(table: Table) -> list[Stack]:
-    """Memory by category for each recipe with a finished run, on one scale."""
-    names = categories(table)
-    held = {
-        one.recipe: {
-            way: [(name, memory_of(one, name, way) or 0.0) for name in names] for way in ("predicted", "measured")
-        }
-        for one in table.standings
-        if one.runs
-    }
-    widest = max((sum(value for _, value in way) for ways in held.values() for way in ways.values()), default=0.0)
-    if not widest:
-        return []
-
-    def pieces(way: list[tuple[str, float]]) -> tuple[Piece, ...]:
-        return tuple(Piece(name, names.index(name), 100 * value / widest, size(value)) for name, value in way if value)
-
-    return [
-        Stack(
-            one.recipe, pieces(held[one.recipe]["predicted"]), pieces(held[one.recipe]["measured"]),
-            (_total(held[one.recipe]["predicted"]), _total(held[one.recipe]["measured"])),
-            size(one.mean("peak_memory_bytes")),
-        )
-        for one in table.standings
-        if one.runs
-    ]  # fmt: skip
-
-
-def _total(way: list[tuple[str, float]]) -> str:
-    total = sum(value for _, value in way)
-    return size(total) if total else NOTHING
-
-
-def speeds(table: Table) -> list[Piece]:
-    """Tokens a second of each recipe, on one scale."""
-    told = [
-        (one, shade, one.mean("tokens_per_second")) for one, shade in zip(table.standings, shades(table), strict=True)
-    ]
-    fastest = max((speed for _, _, speed in told if speed), default=0.0)
-    return [Piece(one.recipe, shade, 100 * speed / fastest, count(speed)) for one, shade, speed in told if speed]

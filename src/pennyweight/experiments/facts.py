@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pennyweight.experiments import charts, wording
+from pennyweight.experiments import bars, charts, wording
 from pennyweight.experiments.results import Row, Standing, Table, tables
 from pennyweight.recipes import PRODUCTS, Recipe
 from pennyweight.training import Run
@@ -22,13 +22,13 @@ class Section:
     table: Table
     summary: str
     headlines: tuple[str, ...]
-    costs: charts.Costs | None
+    costs: bars.Costs | None
     comparison: Grid
     curves: tuple[charts.Chart, ...]
-    stacks: tuple[charts.Stack, ...]
+    stacks: tuple[bars.Stack, ...]
     categories: tuple[str, ...]
     memory: Grid
-    speeds: tuple[charts.Piece, ...]
+    speeds: tuple[bars.Piece, ...]
     runs: Grid
     shades: dict[str, int]
 
@@ -85,13 +85,13 @@ def _section(table: Table) -> Section:
         table=table,
         summary=wording.summary(table),
         headlines=tuple(others),
-        costs=charts.costs(table),
+        costs=bars.costs(table),
         comparison=comparison(table),
         curves=tuple(charts.curves(table)),
-        stacks=tuple(charts.stacks(table)),
-        categories=tuple(charts.categories(table)),
+        stacks=tuple(bars.stacks(table)),
+        categories=tuple(bars.categories(table)),
         memory=_memory(table),
-        speeds=tuple(charts.speeds(table)),
+        speeds=tuple(bars.speeds(table)),
         runs=_runs(table),
         shades=dict(zip((one.recipe for one in table.standings), charts.shades(table), strict=True)),
     )
@@ -150,11 +150,11 @@ def _status(row: Row) -> str:
 
 
 def _memory(table: Table) -> Grid:
-    names = charts.categories(table)
+    names = bars.categories(table)
     lines = []
     for one in table.standings:
         for name in names:
-            predicted, measured = (charts.memory_of(one, name, way) for way in ("predicted", "measured"))
+            predicted, measured = (bars.memory_of(one, name, way) for way in ("predicted", "measured"))
             if predicted is not None or measured is not None:
                 gap = 100 * (measured / predicted - 1) if predicted and measured is not None else None
                 lines.append(
