@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from pennyweight.data import Corpus, Sampler, corpus, documents, prepare, validation_batches
+from pennyweight.data import Corpus, Sampler, check_names, corpus, documents, prepare, validation_batches
 from pennyweight.data.tokenizer import END, train
 
 PREPARE = """
@@ -269,6 +269,26 @@ def test_progress_is_told_what_takes_time(text_file: str, tmp_path: Path) -> Non
     told: list[str] = []
     prepare(text_file, tokenizer="bpe-260", cache=tmp_path, progress=told.append)
     assert [line.split()[0] for line in told] == ["splitting", "making", "encoding"]
+    single = tmp_path / "one.jsonl"
+    single.write_text('{"text": "all alone"}')
+    with pytest.raises(ValueError, match="one document"):
+        prepare(str(single), tokenizer="bpe-260", cache=tmp_path, progress=told.append)
+    assert told[3:] == ["splitting 1 document"]
+
+
+def test_names_are_checked_without_reading_what_they_name(text_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("read"))
+    for source in ("stdlib", text_file, str(Path(text_file).parent), "hf:owner/name:train#text"):
+        check_names(source, "bpe-4096")
+    for source, tokenizer, said in [
+        ("stdlbi", "bpe-4096", "did you mean 'stdlib'"),
+        ("stdlib", "bpe4096", "did you mean 'bpe-4096'"),
+        ("s3:bucket", "bpe-4096", "unknown prefix"),
+        ("hf:", "bpe-4096", "not of the form"),
+        ("", "bpe-4096", "names nothing"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=said):
+            check_names(source, tokenizer)
 
 
 def test_the_standard_library_is_made_in_seconds_and_found_in_a_moment(stdlib: tuple[Corpus, float]) -> None:

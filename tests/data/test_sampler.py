@@ -106,8 +106,8 @@ def test_the_shortest_corpora_are_read_without_leaving_them(length: int) -> None
 def test_too_few_tokens_say_how_many_are_needed() -> None:
     with pytest.raises(ValueError, match=r"training part .* 8 tokens.*context of 8 \(it needs 9\).*at most 7"):
         Sampler(TOKENS[:8], context=8, batch=1, seed=0)
-    with pytest.raises(ValueError, match=r"validation part .* 3 tokens"):
-        validation_batches(TOKENS[:3], 8, 1, 100)
+    with pytest.raises(ValueError, match=r"validation part .* 1 tokens"):
+        validation_batches(TOKENS[:1], 8, 1, 100)
 
 
 @pytest.mark.parametrize("wrong", [{"context": 0}, {"batch": 0}, {"position": -1}])
@@ -116,21 +116,25 @@ def test_nonsense_is_refused(wrong: dict[str, int]) -> None:
         Sampler(TOKENS, **{"context": 8, "batch": 1, "seed": 0, **wrong})
 
 
-def test_validation_predicts_each_token_once_in_order_and_ends_with_a_partial_batch() -> None:
+def test_validation_predicts_each_token_once_in_order_and_ends_at_its_limit() -> None:
     batches = list(validation_batches(TOKENS, 10, 4, 95))
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    rows = torch.cat(batches)
-    assert torch.equal(rows[:, 1:].flatten(), torch.arange(1, 101))
-    assert torch.equal(rows[:, :-1].flatten(), torch.arange(100))
+    assert [tuple(batch.shape) for batch in batches] == [(4, 11), (4, 11), (1, 11), (1, 6)]
+    assert torch.equal(torch.cat([batch[:, 1:].flatten() for batch in batches]), torch.arange(1, 96))
+    assert torch.equal(torch.cat([batch[:, :-1].flatten() for batch in batches]), torch.arange(95))
 
 
-def test_validation_ends_where_the_tokens_end() -> None:
-    for length, count in ((30, 2), (31, 3), (32, 3)):
-        rows = torch.cat(list(validation_batches(TOKENS[:length], 10, 2, 10**9)))
-        assert rows.shape == (count, 11)
-        assert int(rows[-1, -1]) == 10 * count
+@pytest.mark.parametrize("limit", [None, 10**9])
+@pytest.mark.parametrize(
+    ("length", "shapes"), [(2, [(1, 2)]), (11, [(1, 11)]), (12, [(1, 11), (1, 2)]), (31, [(2, 11), (1, 11)])]
+)
+def test_validation_ends_where_the_tokens_end(length: int, shapes: list[tuple[int, int]], limit: int | None) -> None:
+    batches = list(validation_batches(TOKENS[:length], 10, 2, limit))
+    assert [tuple(batch.shape) for batch in batches] == shapes
+    assert torch.equal(torch.cat([batch[:, 1:].flatten() for batch in batches]), torch.arange(1, length))
 
 
 def test_validation_refuses_a_limit_without_tokens() -> None:
     with pytest.raises(ValueError, match="limit_tokens=0"):
         validation_batches(TOKENS, 8, 4, 0)
+    with pytest.raises(ValueError, match="context=0"):
+        validation_batches(TOKENS, 0, 4)

@@ -11,6 +11,7 @@ import sys
 import time
 
 import torch
+import transformers.models.gpt2.modeling_gpt2  # noqa: F401  # once here, so that no child has to
 
 from pennyweight.training import Run, checkpoint, files, ledger, train
 

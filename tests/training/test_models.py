@@ -8,6 +8,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pennyweight.training import SHAPES, build_model
+from pennyweight.training.models import check_model
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -98,3 +99,21 @@ def test_code_of_a_repository_is_never_run(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(written))
     model = build_model(str(tmp_path), vocab_size=512, context=32, seed=0, device="meta")
     assert type(model) is GPT2LMHeadModel
+
+
+QWEN = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 512}
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 3), (3, 3), (3, 2)])
+def test_heads_that_do_not_fit_together_are_one_sentence(tmp_path, heads, kv_heads, capfd):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**QWEN, "num_attention_heads": heads, "num_key_value_heads": kv_heads}))
+    with pytest.raises(ValueError, match=r"of type 'qwen2' cannot be: the sizes in its config do not fit") as caught:
+        check_model(str(path), context=32)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_can_be(shape):
+    check_model(shape, context=256)

@@ -3,7 +3,7 @@
 import pytest
 
 from pennyweight.training import progress
-from pennyweight.training.progress import Bar, Lines, Silence, clock, shown
+from pennyweight.training.progress import Bar, Lines, Silence, clock, shown, teller
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (59.7, "1:00"), (3661, "1:01:01")])
@@ -35,11 +35,9 @@ def test_a_terminal_gets_a_bar_on_stderr(capfd, monkeypatch):
     with bar:
         bar.step(1, 2.5, 10.0)
         bar.step(3, 2.25, 10.0)
-        bar.say("a word")
     out, err = capfd.readouterr()
     assert out == ""
     assert "loss 2.2500" in err
-    assert "penny8: a word" in err
 
 
 def test_without_a_terminal_lines_and_without_progress_nothing(capfd):
@@ -48,5 +46,13 @@ def test_without_a_terminal_lines_and_without_progress_nothing(capfd):
     assert type(silent) is Silence
     with silent:
         silent.step(3, 1.0, 1.0)
-        silent.say("nothing")
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_takes_time_before_the_first_step_is_told_on_stderr_or_in_the_log(capfd, caplog):
+    teller("penny8")("splitting 2 documents")
+    assert capfd.readouterr() == ("", "penny8: splitting 2 documents\n")
+    with caplog.at_level("INFO"):
+        teller("penny8", progress=False)("splitting 3 documents")
+    assert capfd.readouterr().out == ""
+    assert "splitting 3 documents" in caplog.text

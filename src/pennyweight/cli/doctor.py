@@ -1,17 +1,15 @@
 """`pennyweight doctor`: what this machine is, and which door each operation takes on it, and why."""
 
-import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from pennyweight.cli.flags import Json
 from pennyweight.cli.terminal import print_json, print_table
 
-OPTIONAL = {"torchao": "benchmarks against it", "bitsandbytes": "benchmarks against it"}
-FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+PEER = "nothing here runs on it; a peer to measure against"
+OPTIONAL = {"torchao": PEER, "bitsandbytes": PEER}
 
 
 def doctor(json: Json = False) -> None:
@@ -34,18 +32,16 @@ def examine() -> dict[str, Any]:
 
     from pennyweight.data import cache_folder
     from pennyweight.kernels import doctor as doors
+    from pennyweight.training.machine import features, machine
 
-    capable = torch.cuda.is_available()
-    machine = {
+    told = {
         "python": platform.python_version(), "pennyweight": version("pennyweight"), "torch": torch.__version__,
-        "system": platform.platform(), "processor": _processor(), "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(), "features": _features(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if capable else [],
+        **machine(), "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(), "features": features(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "compiler": shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"), "cache": str(cache_folder()),
     }  # fmt: skip
     optional = [{"name": name, "version": _version(name), "for": purpose} for name, purpose in OPTIONAL.items()]
-    return {"machine": machine, "doors": [door._asdict() for door in doors()], "optional": optional}
+    return {"machine": told, "doors": [door._asdict() for door in doors()], "optional": optional}
 
 
 def _text(value: Any) -> str:
@@ -61,19 +57,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cpuinfo(field: str) -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf8").splitlines() if path.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _features() -> dict[str, bool]:
-    """The instructions that few-bit arithmetic on a CPU lives on; empty where the system does not tell."""
-    flags = set(_cpuinfo("flags").split())
-    return {name: name in flags for name in FEATURES} if flags else {}

@@ -33,11 +33,8 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a saved model on any text: nats a token, perplexity, bits a byte."""
-    from transformers.utils.logging import disable_progress_bar
-
     from pennyweight.experiments import evaluate as evaluated
 
-    disable_progress_bar()
     told = evaluated(model_folder, data, context=context, progress=Progress())
     for name, why in told.left_out:
         say(f"left out {name}: {why}")

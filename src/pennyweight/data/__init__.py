@@ -1,8 +1,19 @@
 """Data: what the model reads, from a source of text to batches of token numbers."""
 
-from pennyweight.data.corpus import Corpus, cache_folder, prepare
+from pennyweight.data.corpus import Corpus, cache_folder, check_names, prepare
 from pennyweight.data.documents import Documents
-from pennyweight.data.sampler import Sampler, validation_batches
+from pennyweight.data.sampler import Sampler, check_length, epoch_windows, validation_batches
 from pennyweight.data.sources import documents
 
-__all__ = ["Corpus", "Documents", "Sampler", "cache_folder", "documents", "prepare", "validation_batches"]
+__all__ = [
+    "Corpus",
+    "Documents",
+    "Sampler",
+    "cache_folder",
+    "check_length",
+    "check_names",
+    "documents",
+    "epoch_windows",
+    "prepare",
+    "validation_batches",
+]

@@ -20,7 +20,7 @@ import numpy as np
 
 from pennyweight.data.documents import Documents
 from pennyweight.data.shards import damage, open_shard, write_shard
-from pennyweight.data.sources import Source
+from pennyweight.data.sources import Source, check_source
 from pennyweight.data.sources import source as read_source
 from pennyweight.data.split import Split, split
 from pennyweight.data.tokenizer import check_name, encode, identity, load, make
@@ -86,6 +86,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pennyweight"
 
 
+def check_names(source: str, tokenizer: str) -> None:
+    """Says of a source and a tokenizer what their names already tell, reading nothing.
+
+    Errors: FileNotFoundError and ValueError, one sentence each with the nearest right name.
+    """
+    check_name(tokenizer)
+    check_source(source)
+
+
 def prepare(
     source: str = "stdlib",
     *,
@@ -137,7 +146,7 @@ def _build(
 ) -> None:
     documents = read.documents()
     texts = [text for _, text in documents]
-    progress(f"splitting {len(texts)} documents")
+    progress(f"splitting {len(texts)} document{'s' if len(texts) != 1 else ''}")
     try:
         parts = split(texts, validation)
     except ValueError as error:

@@ -125,7 +125,7 @@ def _json_texts(content: bytes, column: str | None) -> Iterator[str]:
 
 
 def _parquet_texts(content: bytes, column: str | None) -> list[str]:
-    # Here, not at the top: pyarrow (a part of `datasets`) takes longer to import than a cached corpus to open.
+    # Here, not at the top: pyarrow takes longer to import than a cached corpus to open.
     import pyarrow
     import pyarrow.parquet
 

@@ -22,7 +22,7 @@ class Sampler:
     """
 
     def __init__(self, tokens: NDArray[np.unsignedinteger], *, context: int, batch: int, seed: int, position: int = 0):
-        check_length(tokens, context, "the training part")
+        self.windows = epoch_windows(tokens, context)
         if batch < 1 or position < 0:
             raise ValueError(f"a sampler reads 1 or more windows from position 0 on, got {batch=} and {position=}")
         self.tokens = tokens
@@ -30,8 +30,6 @@ class Sampler:
         self.batch = batch
         self.seed = seed
         self.position = position
-        # One window fewer than fits at start 0, so that every start up to `context` leaves room for all of them.
-        self.windows = max(1, (len(tokens) - context) // context)
         self._epoch = -1
         self._start = 0
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -59,31 +57,45 @@ class Sampler:
 
 
 def validation_batches(
-    tokens: NDArray[np.unsignedinteger], context: int, batch: int, limit_tokens: int
+    tokens: NDArray[np.integer], context: int, batch: int, limit_tokens: int | None = None
 ) -> Iterator[Tensor]:
-    """Windows of the first tokens in order, int64 [up to batch, context + 1], each token predicted once.
+    """Windows of the tokens in order, int64 [up to batch, context + 1]: each token but the first is predicted once.
 
-    As many windows as `limit_tokens` predictions need, or as there are; the last batch may be smaller.
+    Ends after `limit_tokens` predictions or where the tokens end; what no whole window is left for comes last, as one
+    shorter window. A run's validation and `pennyweight eval` both read like this, so that they measure the same
+    predictions.
 
-    Raises ValueError for fewer than `context` + 1 tokens or a limit below 1.
+    Raises ValueError for fewer than 2 tokens, or a context, a batch or a limit below 1.
     """
-    check_length(tokens, context, "the validation part")
-    if limit_tokens < 1 or batch < 1:
+    check_length(tokens, 1, "the validation part")
+    predictions = len(tokens) - 1 if limit_tokens is None else min(limit_tokens, len(tokens) - 1)
+    if min(predictions, batch, context) < 1:
         raise ValueError(
-            f"a validation reads 1 or more tokens in batches of 1 or more, got {limit_tokens=} and {batch=}"
+            f"a validation reads 1 or more tokens in batches and windows of 1 or more, got {limit_tokens=}, {batch=} "
+            f"and {context=}"
         )
-    windows = min(-(-limit_tokens // context), (len(tokens) - 1) // context)
-    return _batches(tokens, context, batch, windows)
+    return _batches(tokens[: predictions + 1], context, batch)
 
 
-def _batches(tokens: NDArray[np.unsignedinteger], context: int, batch: int, windows: int) -> Iterator[Tensor]:
-    for first in range(0, windows, batch):
-        begins = range(first * context, min(first + batch, windows) * context, context)
+def _batches(tokens: NDArray[np.integer], context: int, batch: int) -> Iterator[Tensor]:
+    whole = (len(tokens) - 1) // context
+    for first in range(0, whole, batch):
+        begins = range(first * context, min(first + batch, whole) * context, context)
         rows = np.stack([tokens[begin : begin + context + 1] for begin in begins])
         yield torch.from_numpy(rows.astype(np.int64))
+    rest = tokens[whole * context :]
+    if len(rest) > 1:
+        yield torch.from_numpy(rest.astype(np.int64))[None]
 
 
-def check_length(tokens: NDArray[np.unsignedinteger], context: int, part: str) -> None:
+def epoch_windows(tokens: NDArray[np.integer], context: int) -> int:
+    """How many windows of `context` + 1 tokens an epoch reads. Errors: ValueError where not even one fits."""
+    check_length(tokens, context, "the training part")
+    # One fewer than fits at start 0, so that every start up to `context` leaves room for all of them.
+    return max(1, (len(tokens) - context) // context)
+
+
+def check_length(tokens: NDArray[np.integer], context: int, part: str) -> None:
     """ValueError where not even one window of `context` + 1 tokens fits."""
     if context < 1:
         raise ValueError(f"a context holds 1 or more tokens, got context={context}")

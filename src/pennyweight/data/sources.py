@@ -81,25 +81,38 @@ def source(spec: str) -> Source:
         return _stdlib()
     if spec.startswith("hf:"):
         return _dataset(spec)
-    if not spec:
-        raise ValueError("data names nothing; it is 'stdlib', a file, a folder or 'hf:NAME'")
-    path = Path(spec).expanduser()
+    path, column = _place(spec)
     if path.is_dir():
         found, left_out = walk(path.resolve())
         contents, unread = read_all(found)
         return Source(spec, "folder", contents, left_out + unread)
-    column = None
+    contents, unread = read_all([(path.name, path)])
+    if unread:
+        raise ValueError(f"data file {spec!r} cannot be read: {unread[0][1]}")
+    return Source(spec, "file", contents, [], column)
+
+
+def check_source(spec: str) -> None:
+    """Says of a data specification what can be said without reading it; errors as of `source`."""
+    if spec.startswith("hf:"):
+        _named(spec)
+    elif spec != "stdlib":
+        _place(spec)
+
+
+def _place(spec: str) -> tuple[Path, str | None]:
+    """The folder or file that is named, and the column where one is named after a `#`."""
+    if not spec:
+        raise ValueError("data names nothing; it is 'stdlib', a file, a folder or 'hf:NAME'")
+    path, column = Path(spec).expanduser(), None
     if not path.exists() and "#" in spec:
         file, column = spec.rsplit("#", 1)
         path = Path(file).expanduser()
     if not path.exists():
         raise _missing(spec, path)
-    if not path.is_file():
+    if not path.is_file() and not path.is_dir():
         raise ValueError(f"data {spec!r} is neither a regular file nor a folder")
-    contents, unread = read_all([(path.name, path)])
-    if unread:
-        raise ValueError(f"data file {spec!r} cannot be read: {unread[0][1]}")
-    return Source(spec, "file", contents, [], column)
+    return path, column
 
 
 def documents(spec: str) -> Documents:
@@ -138,10 +151,16 @@ def _stdlib() -> Source:
     return Source("stdlib", "stdlib", sorted(contents), left_out)
 
 
-def _dataset(spec: str) -> Source:
+def _named(spec: str) -> re.Match[str]:
+    """Path, split and column of a Hugging Face data set."""
     match = DATASET.fullmatch(spec.removeprefix("hf:"))
     if not match:
         raise ValueError(f"data {spec!r} is not of the form 'hf:NAME[/CONFIG][:SPLIT][#COLUMN]'")
+    return match
+
+
+def _dataset(spec: str) -> Source:
+    match = _named(spec)
     # Here, not at the top: `datasets` takes seconds to import, and only this kind of source needs it.
     import datasets
 

@@ -16,9 +16,9 @@ from pennyweight.experiments.report import RESULTS, run_of, write_report
 from pennyweight.experiments.results import Row, read, write
 from pennyweight.experiments.worker import REFUSALS, Answer
 from pennyweight.recipes import Recipe, recipe
-from pennyweight.training import Run, differences, train
+from pennyweight.training import Run, check, differences, train
 from pennyweight.training.folder import RESULT as RUN_RESULT
-from pennyweight.training.folder import RUN
+from pennyweight.training.folder import RUN, check_writable
 
 DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
 PATIENCE_SECONDS = 60.0  # after a second Ctrl-C, before the run's process is ended
@@ -124,15 +124,18 @@ def _chosen(recipes: Sequence[Recipe | str]) -> dict[str, Recipe]:
 
 
 def _earlier(out: Path, base: Run) -> list[Row]:
-    """The rows that an earlier comparison left. Errors: FileExistsError where it compared another run."""
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"a comparison is written into a folder, but {out} is a file")
+    """The rows that an earlier comparison left.
+
+    Errors: FileExistsError where it compared another run, ValueError where nothing can be written.
+    """
+    check_writable(out)
     if (out / RUN).exists():
         raise FileExistsError(f"{out} holds a single run; choose another folder for a comparison")
     if not (out / RESULTS).is_file():
         return []
     rows = read(out / RESULTS)
     if told := _other(rows, base):
+        check(base)  # a slip is said first, for it may be what differs
         raise FileExistsError(
             f"{out} already holds a comparison of another run; what it holds and what was asked: {'; '.join(told)}"
         )

@@ -1,23 +1,27 @@
 """Evaluate: what a saved causal language model makes of a text, in nats a token and bits a byte."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from pennyweight.data import documents, prepare
+from pennyweight.data import documents, prepare, validation_batches
 from pennyweight.data.tokenizer import encode, load
-from pennyweight.training import load_run
+from pennyweight.training import load_run, validation_loss
 from pennyweight.training.folder import MODEL, RUN
+from pennyweight.training.machine import device
+from pennyweight.training.models import no_progress_bar
 from pennyweight.training.objectives import NextToken
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOGITS_BYTES = 128 << 20  # float32 logits of one batch: small beside any model worth measuring
 LONGEST_DEFAULT = 1024  # tokens a sequence, where the model could read more
@@ -53,14 +57,15 @@ def model_folder(path: Path) -> Path:
     raise FileNotFoundError(f"eval wants the folder of a transformers model, but {str(path)!r} {what}")
 
 
-def load_model(folder: Path) -> PreTrainedModel:
+def load_model(folder: Path) -> "PreTrainedModel":
     """The model in float32. Errors: ValueError for a folder that is no complete causal language model."""
+    from transformers import AutoModelForCausalLM  # here, not at the top: a report is written without it
+
     try:
-        loaded: Any = (
-            AutoModelForCausalLM.from_pretrained(  # Any: output_loading_info makes it a pair, which stubs hide
+        with no_progress_bar():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(  # Any: it is a pair here, which the stubs hide
                 folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
-        )
         model, told = loaded
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
@@ -100,19 +105,8 @@ def own_validation(folder: Path) -> Text:
     corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation)
     tokens = np.asarray(corpus.valid[: run.evaluation.tokens + 1])
     name = f"the validation part of {run.data.source}"
-    num_bytes, num_documents = len(tokens) * corpus.bytes_per_token, corpus.manifest["valid"]["documents"]
+    num_bytes, num_documents = (len(tokens) - 1) * corpus.bytes_per_token, corpus.manifest["valid"]["documents"]
     return Text(tokens, num_bytes, num_documents, name, corpus.hash, [], run.data.context)
-
-
-def windows(tokens: NDArray[np.integer], context: int, batch: int) -> Iterator[Tensor]:
-    """int64 [up to batch, n + 1], n = context in all but the last piece: each token but the first is predicted once."""
-    whole = (len(tokens) - 1) // context
-    for first in range(0, whole, batch):
-        starts = range(first * context, min(first + batch, whole) * context, context)
-        yield torch.from_numpy(np.stack([tokens[start : start + context + 1] for start in starts]).astype(np.int64))
-    rest = tokens[whole * context :]
-    if len(rest) > 1:
-        yield torch.from_numpy(rest.astype(np.int64))[None]
 
 
 def evaluate(
@@ -122,8 +116,9 @@ def evaluate(
     """Loss, perplexity and bits a byte of the model in `folder` on `data` (a file, a folder, hf:name, stdlib).
 
     `data` None: the validation set of the run that the model came from. The documents follow each other, an end token
-    after each, cut into windows of `context` tokens (else the run's, else the model's own length, at most 1,024).
-    Computed in float32.
+    after each, cut into windows of `context` tokens (else the run's, else the model's own length, at most 1,024) as a
+    run's validation is: on the run's own text these are the predictions of its val_loss_plain, computed in float32.
+
     `progress` is called with the tokens done and all of them.
     Errors: FileNotFoundError, ValueError, one sentence each.
     """
@@ -134,21 +129,28 @@ def evaluate(
     vocabulary = _vocabulary(model)
     _check(text, vocabulary, folder)
     batch = max(1, min(64, LOGITS_BYTES // (4 * vocabulary * context)))
-    nats, done = 0.0, 0
-    with torch.inference_mode():
-        for piece in windows(text.tokens, context, batch):
-            count = piece.numel() - len(piece)
-            nats += NextToken()(model, piece).item() * count
-            done += count
-            if progress:
-                progress(done, len(text.tokens) - 1)
+    total = len(text.tokens) - 1
+    batches = _told(validation_batches(text.tokens, context, batch), total, progress)
+    where = device()
+    model.to(where)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
+    loss = validation_loss(model, batches, objective=NextToken(), precision="fp32", device=where)
     return Evaluation(
-        str(folder), text.name, text.hash, nats / done, math.exp(min(nats / done, 700.0)),
-        nats / math.log(2) / text.bytes, done, round(text.bytes), text.documents, context, text.left_out,
+        str(folder), text.name, text.hash, loss, math.exp(min(loss, 700.0)),
+        loss * total / math.log(2) / text.bytes, total, round(text.bytes), text.documents, context, text.left_out,
     )  # fmt: skip
 
 
-def _vocabulary(model: PreTrainedModel) -> int:
+def _told(batches: Iterable[Tensor], total: int, progress: Callable[[int, int], None] | None) -> Iterator[Tensor]:
+    """The same batches; `progress` hears of each when the next is asked for."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch.numel() - len(batch)
+        if progress:
+            progress(done, total)
+
+
+def _vocabulary(model: "PreTrainedModel") -> int:
     """How many tokens the model can read."""
     embeddings = model.get_input_embeddings()
     assert isinstance(embeddings.weight, Tensor)

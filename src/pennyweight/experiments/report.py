@@ -11,6 +11,7 @@ from pennyweight.experiments.markdown import markdown
 from pennyweight.experiments.results import Row, read, write
 from pennyweight.training.files import write_whole
 from pennyweight.training.folder import RESULT as RUN_RESULT
+from pennyweight.training.folder import check_writable
 
 RESULTS = "results.json"  # what a comparison leaves in its folder
 
@@ -78,6 +79,7 @@ def report(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     rows = rows_of(folder)
+    check_writable(folder)
     if not (folder / RUN_RESULT).is_file():
         write(rows, folder / RESULTS)
     return write_report(rows, folder)

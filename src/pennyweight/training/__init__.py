@@ -2,7 +2,7 @@
 
 from pennyweight.training.folder import load_run
 from pennyweight.training.guard import Diverged, TrainingFailed
-from pennyweight.training.launch import train
+from pennyweight.training.launch import check, train
 from pennyweight.training.ledger import read_ledger
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.models import SHAPES, build_model, read_config
@@ -23,6 +23,7 @@ __all__ = [
     "Schedule",
     "TrainingFailed",
     "build_model",
+    "check",
     "commit",
     "differences",
     "load_run",

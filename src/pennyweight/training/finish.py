@@ -2,13 +2,10 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from pennyweight.data import Corpus, validation_batches
 from pennyweight.nn import plain_weights
@@ -17,7 +14,7 @@ from pennyweight.training.folder import MODEL
 from pennyweight.training.guard import Diverged
 from pennyweight.training.machine import machine, versions
 from pennyweight.training.memory import Categories, give_freed_memory_back
-from pennyweight.training.models import from_config
+from pennyweight.training.models import from_config, no_progress_bar
 from pennyweight.training.result import Result
 from pennyweight.training.state import Training, untied
 from pennyweight.training.validation import validation_loss
@@ -68,22 +65,10 @@ def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: 
     counted = (every, every - sum(embeddings.values()))
     result = _result(training, corpus, plain=plain, counted=counted, predicted=predicted, place=place)
     if place is not None:
-        with whole_folder(place / MODEL) as partial, _quiet():
+        with whole_folder(place / MODEL) as partial, no_progress_bar():
             model.save_pretrained(partial)
             corpus.tokenizer.save_pretrained(str(partial))
     return result
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own progress bar for the writing of a file."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _result(

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,30 +43,43 @@ def _read(path: Path) -> dict[str, Any]:
     return written
 
 
-def finished(path: Path, run: Run, *, resume: bool) -> Result | None:
-    """The result of this very run, if the folder holds it; None where there is something left to train.
+def answer(path: Path, run: Run) -> Result | None:
+    """The result of this very run, if the folder holds it; None where there is something left to train or to refuse."""
+    if not all(os.path.isfile(path / name) for name in (RUN, RESULT)) or differences(load_run(path), run):
+        return None
+    return Result.from_dict(_read(path / RESULT))
+
+
+def admit(path: Path, run: Run, *, resume: bool) -> None:
+    """Makes sure that this run may be written into the folder.
 
     Errors: FileExistsError when the folder holds another run (ValueError when it was to be resumed), with what differs;
-    FileNotFoundError when there is nothing to resume.
+    FileNotFoundError when there is nothing to resume; those of `check_writable`.
     """
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"a run is written into a folder, but {path} is a file")
+    check_writable(path)
     if not (path / RUN).exists():
         if resume:
             raise FileNotFoundError(f"there is nothing to resume in {path}: it holds no {RUN}")
         if any((path / name).exists() for name in (LEDGER, CHECKPOINTS, MODEL, RESULT)):
             raise FileExistsError(f"{path} holds a {MODEL} or {CHECKPOINTS} of something else; choose another folder")
-        return None
-    told = differences(load_run(path), run)
+        return
+    told = "; ".join(differences(load_run(path), run))
     if told and resume:
-        raise ValueError(
-            f"{path} cannot be resumed as another run; what it holds and what was asked: {'; '.join(told)}"
-        )
+        raise ValueError(f"{path} cannot be resumed as another run; what it holds and what was asked: {told}")
     if told:
-        raise FileExistsError(f"{path} already holds another run; what it holds and what was asked: {'; '.join(told)}")
-    if not (path / RESULT).exists():
-        return None
-    return Result.from_dict(_read(path / RESULT))
+        raise FileExistsError(f"{path} already holds another run; what it holds and what was asked: {told}")
+
+
+def check_writable(path: Path) -> None:
+    """Makes sure that files may be written into the folder `path`, which need not be there yet.
+
+    Errors: FileExistsError where a file is in the way; ValueError where writing is not permitted.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
+    if not os.path.isdir(there):
+        raise FileExistsError(f"results are written into a folder, but {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"results cannot be written into {path}: nobody but its owner may write in {there}")
 
 
 @contextmanager

@@ -11,6 +11,8 @@ import torch
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "safetensors", "numpy", "pydantic")
 
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
 
 def device() -> str:
     """Where models are trained: the GPU if there is one, else the CPU."""
@@ -19,15 +21,19 @@ def device() -> str:
 
 def machine() -> dict[str, Any]:
     """System, processor, cores, threads, memory and device."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     return {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": memory,
+        "memory_bytes": memory_bytes(),
         "device": torch.cuda.get_device_name() if device() == "cuda" else "cpu",
     }
+
+
+def memory_bytes() -> int | None:
+    """All memory of the machine; None where the system does not tell."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
 
 
 def versions() -> dict[str, str]:
@@ -52,10 +58,18 @@ def commit() -> str | None:
     return answer.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def features() -> dict[str, bool]:
+    """Which of the instructions that few-bit arithmetic lives on are there; empty where the system does not tell."""
+    flags = set(_cpuinfo("flags").split())
+    return {name: name in flags for name in FEATURES} if flags else {}
+
+
+def _cpuinfo(field: str) -> str:
     path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -2,15 +2,24 @@
 
 import copy
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.utils.hub import cached_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pennyweight.spelling import closest, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+# `transformers` takes seconds to import, so it is imported in the functions that need it: a finished run answers, and a
+# report is written, without it.
+
+FAKE_LOGGER = logging.getLogger("torch._subclasses.fake_tensor")  # prints a traceback of all that fails
 
 # The built-in shapes: config.json files without a vocabulary, which follows the tokenizer. Dropout 0: pre-training sees
 # each token about once.
@@ -65,6 +74,8 @@ def read_config(spec: str) -> dict[str, Any]:
 
 
 def _from_hub(spec: str) -> Path:
+    from transformers.utils.hub import cached_file
+
     path = Path(spec)
     if path.suffix == ".json" or spec.startswith((".", "/", "~")):
         raise FileNotFoundError(f"the model's config {spec} does not exist")
@@ -83,13 +94,16 @@ def _from_hub(spec: str) -> Path:
     raise ValueError(f"model {spec!r} is not known{nearest(spec, list(SHAPES))}")
 
 
-def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = None) -> PreTrainedConfig:
+def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = None) -> "PreTrainedConfig":
     """The config of a model that can read `vocab_size` tokens and sequences of `context` tokens.
 
     The vocabulary of a built-in shape follows the tokenizer; any other config's own must hold the tokenizer's.
     `end`: the tokenizer's end-of-text id, taken where the config's own lies outside of the vocabulary.
     Errors: ValueError for an unknown type, a context longer than the model's, a vocabulary that is too small.
     """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING
+
     written = read_config(spec)
     kind = written.pop("model_type")
     if kind not in CONFIG_MAPPING:
@@ -122,7 +136,7 @@ def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = 
 
 def build_model(
     spec: str, *, vocab_size: int, context: int, seed: int, end: int | None = None, device: str = "cpu"
-) -> PreTrainedModel:
+) -> "PreTrainedModel":
     """A causal language model in float32 with fresh weights; nothing but `seed` and the config decides them.
 
     `device`: where it is built; "meta" gives the shapes without the memory. Errors: see `model_config`.
@@ -131,8 +145,10 @@ def build_model(
     return from_config(config, seed=seed, device=device, name=spec)
 
 
-def from_config(config: PreTrainedConfig, *, seed: int, device: str = "cpu", name: str = "") -> PreTrainedModel:
+def from_config(config: "PreTrainedConfig", *, seed: int, device: str = "cpu", name: str = "") -> "PreTrainedModel":
     """The model of a config, in float32. Errors: ValueError when no causal language model can be made of it."""
+    from transformers import AutoModelForCausalLM
+
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         try:
@@ -143,3 +159,38 @@ def from_config(config: PreTrainedConfig, *, seed: int, device: str = "cpu", nam
                 raise ValueError(f"model {name!r} of type {config.model_type!r} is no causal language model") from None
             raise ValueError(f"model {name!r} of type {config.model_type!r} cannot be: {reason}") from None
     return model
+
+
+def check_model(spec: str, *, context: int) -> None:
+    """Makes sure that the model can be built and run, on tensors without contents.
+
+    Costs: no memory, a fifth of a second for twelve layers. Errors: see `model_config`; ValueError where sizes that the
+    config names do not fit together.
+    """
+    with FakeTensorMode():
+        model = build_model(spec, vocab_size=1, context=context, seed=0)
+        tokens = torch.zeros(1, min(context, 2), dtype=torch.int64)
+        before, FAKE_LOGGER.disabled = FAKE_LOGGER.disabled, True
+        try:
+            model(input_ids=tokens, use_cache=False)
+        except (RuntimeError, ValueError, IndexError) as error:
+            kind, reason = model.config.model_type, str(error).partition("\n")[0].rstrip(".")
+            raise ValueError(
+                f"model {spec!r} of type {kind!r} cannot be: the sizes in its config do not fit together ({reason})"
+            ) from None
+        finally:
+            FAKE_LOGGER.disabled = before
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Without transformers' own progress bars for the reading and the writing of a model."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,13 +1,17 @@
 """Progress on stderr: step, loss, tokens a second and time left, as a bar or, without a terminal, as plain lines."""
 
+import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+logger = logging.getLogger("pennyweight.training")
 LINE_SECONDS = 10.0  # between two plain lines
 
 
@@ -16,6 +20,10 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _say(title: str, text: str) -> None:
+    print(f"{title}: {text}", file=sys.stderr, flush=True)
 
 
 class Silence:
@@ -29,9 +37,6 @@ class Silence:
 
     def step(self, step: int, loss: float, tokens_per_second: float) -> None:
         """One step is done."""
-
-    def say(self, text: str) -> None:
-        """Something happened."""
 
 
 class Lines(Silence):
@@ -48,11 +53,8 @@ class Lines(Silence):
             return
         self._last = now
         left = (now - self._began) / (step - self.start) * (self.steps - step)
-        self.say(f"step {step}/{self.steps}  loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  {clock(left)} left")
-
-    def say(self, text: str) -> None:
-        """Prints one line."""
-        print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+        told = f"step {step}/{self.steps}  loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  {clock(left)} left"
+        _say(self.title, told)
 
 
 class Bar(Silence):
@@ -63,7 +65,6 @@ class Bar(Silence):
         head = TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
         self._progress = Progress(*head, *shown, TimeRemainingColumn(), console=Console(stderr=True))
         self._task = self._progress.add_task(title, total=steps, completed=start, loss=float("nan"), rate=0.0)
-        self._title = title
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -76,13 +77,14 @@ class Bar(Silence):
         """Moves the bar."""
         self._progress.update(self._task, completed=step, loss=loss, rate=tokens_per_second)
 
-    def say(self, text: str) -> None:
-        """Prints one line above the bar."""
-        self._progress.console.print(f"{self._title}: {text}", markup=False, highlight=False)
-
 
 def shown(title: str, steps: int, *, start: int = 0, progress: bool = True) -> Silence:
     """The progress that fits: a bar on a terminal, lines elsewhere, nothing when `progress` is false."""
     if not progress:
         return Silence()
     return Bar(title, steps, start) if sys.stderr.isatty() else Lines(title, steps, start)
+
+
+def teller(title: str, *, progress: bool = True) -> Callable[[str], None]:
+    """What tells of what takes time before the first step: a line each on stderr, else (no `progress`) in the log."""
+    return partial(_say, title) if progress else logger.info

@@ -1,0 +1,93 @@
+"""The session: a run from where it stands to its result, in a folder or without one."""
+
+import json
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from pennyweight.data import Corpus
+from pennyweight.training import folder as places
+from pennyweight.training.checkpoint import checkpoints, load, newest
+from pennyweight.training.files import write_whole
+from pennyweight.training.finish import finish
+from pennyweight.training.guard import Interrupt, TrainingFailed
+from pennyweight.training.ledger import Ledger
+from pennyweight.training.limits import check_disk, check_memory
+from pennyweight.training.loop import Loop, scheduled
+from pennyweight.training.machine import device
+from pennyweight.training.memory import Categories, Peak, keep_freed_memory
+from pennyweight.training.prediction import predict
+from pennyweight.training.progress import shown
+from pennyweight.training.result import Result
+from pennyweight.training.run import Run
+from pennyweight.training.state import Training
+
+logger = logging.getLogger("pennyweight.training")
+
+
+def trained(run: Run, corpus: Corpus, place: Path | None, *, progress: bool) -> Result:
+    """Trains `run` on `corpus` to its end, in the folder `place` if there is one.
+
+    Errors: those of `train`; ValueError and TrainingFailed for a run that is too large for this machine, before
+    anything is written.
+    """
+    with torch.random.fork_rng(devices=[]):
+        predicted = predict(run, vocab_size=corpus.vocab_size)
+        check_memory(predicted, device())
+        keep_freed_memory(predicted)
+        peak = Peak(device())
+        training = Training.begin(run, corpus, device())
+        if place is None:
+            return _trained(training, corpus, predicted, peak, place, progress)
+        check_disk(place, predicted)
+        with places.claimed(place):
+            try:
+                return _trained(training, corpus, predicted, peak, place, progress)
+            except (OSError, SafetensorError) as error:
+                raise TrainingFailed(_lost(place, error)) from error
+
+
+def _trained(
+    training: Training, corpus: Corpus, predicted: Categories, peak: Peak, place: Path | None, progress: bool
+) -> Result:
+    run, lines = training.run, 0
+    if place is not None:
+        places.describe(place, run, corpus.hash)
+        lines = _resume(training, place)
+    start = training.progress.step
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger(None if place is None else place / places.LEDGER, lines=lines))
+        if start and scheduled(run, start):
+            ledger.write("checkpoint", start)  # its line stood after what the checkpoint remembers, and was cut
+        bar = stack.enter_context(shown(str(run.recipe), run.steps, start=start, progress=progress))
+        with Interrupt() as interrupt:
+            Loop(training, corpus, ledger, place, bar, interrupt, peak)()
+        result = finish(training, corpus, predicted=predicted, place=place, device=peak.device)
+        ledger.write("end", result.steps, loss=result.val_loss, loss_plain=result.val_loss_plain, tokens=result.tokens)
+        ledger.sync()
+    if place is not None:
+        write_whole(place / places.RESULT, json.dumps(result.to_dict(), indent=1) + "\n")
+    return result
+
+
+def _resume(training: Training, place: Path) -> int:
+    """Goes on from the newest checkpoint that can be trusted; returns how many lines of the ledger belong to it."""
+    path, told = newest(place / places.CHECKPOINTS)
+    if path is None:
+        return 0
+    for sentence in told:
+        logger.warning("%s; going on from %s", sentence, path.name)
+    try:
+        return training.restore(load(path))
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path} does not fit this run: {error}") from None
+
+
+def _lost(place: Path, error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    found = checkpoints(place / places.CHECKPOINTS)
+    stands = f"the last checkpoint is {found[0].name}" if found else "there is no checkpoint yet"
+    return f"the run could not be written to {place}: {reason}; {stands}"

@@ -1,0 +1,45 @@
+"""A run folder says whose it is and lets nobody else in."""
+
+import os
+
+import pytest
+
+from pennyweight.training import load_run
+from pennyweight.training.folder import check_writable
+
+
+def closed_to_us(monkeypatch, folder):
+    """Makes the system say of one folder that we may not write there (root always may, so chmod would not do)."""
+    whole = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(folder) and whole(path, mode))
+
+
+def test_a_folder_that_may_not_be_written_is_said_by_name_however_deep(tmp_path, monkeypatch):
+    closed_to_us(monkeypatch, tmp_path)
+    for place in (tmp_path, tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(ValueError, match=f"^results cannot be written into {place}: .* {tmp_path}$"):
+            check_writable(place)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_way_is_said_by_name(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(FileExistsError, match=f"but {tmp_path / 'file'} is a file$"):
+            check_writable(place)
+
+
+def test_a_folder_that_is_not_there_yet_may_be_written_and_is_not_made(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "is not JSON"), ("[1]", "holds something else"), ('{"run": 3}', "holds something else")]
+)
+def test_what_is_no_run_is_refused_by_name(tmp_path, content, said):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=f"run.json.*{said}|{said}"):
+        load_run(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_run(tmp_path / "nowhere")
