@@ -171,4 +171,4 @@ def test_every_word_of_one_token_is_a_recipe_of_that_name_that_replays(letter):
             made = recipe(word)
             assert str(made) == word
             assert Recipe.from_dict(made.to_dict()) == made
-            assert made.text().startswith(word)
+            assert all(row["tensor"] for row in made.table())

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from pennyweight.numerics import Cast, Counter
-from pennyweight.optim.moments import Moment
+from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
 from pennyweight.optim.update import Hyper, update_
+from pennyweight.recipes import FEWEST_WRITTEN
 from pennyweight.spelling import check_kind, nearest
 
 REFUSED = ("amsgrad", "maximize", "foreach", "fused", "capturable", "differentiable")
@@ -54,7 +55,7 @@ class AdamW(torch.optim.Optimizer):
         weights: Cast | str | None = None,
         rounding: Literal["nearest", "stochastic"] = "stochastic",
         seed: int = 0,
-        min_numel: int = 4096,
+        min_numel: int = FEWEST_WRITTEN,
         nonfinite: Literal["raise", "skip"] = "raise",
         **flags: object,
     ) -> None:
@@ -251,17 +252,13 @@ class Plan:
         return state
 
 
-def _eligible(group: dict[str, Any], parameter: Tensor) -> bool:
-    return parameter.dim() >= 2 and parameter.numel() >= group["min_numel"]
-
-
 def _storage(group: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
     """The part of a plan that a checkpoint must agree with."""
     m, v = (moment(group[slot], slot, group["rounding"]) for slot in ("m", "v"))
     cast = weight_cast(group["weights"], group["rounding"])
     low = parameter.dtype not in (torch.float32, torch.float64)
     dtype = torch.float32 if low and (m.written or v.written or cast) else parameter.dtype
-    if _eligible(group, parameter):
+    if is_written(tuple(parameter.shape), group["min_numel"]):
         return {"m": m, "v": v, "cast": cast, "dtype": dtype}
     return {"m": Moment(), "v": Moment(), "cast": None, "dtype": dtype}
 

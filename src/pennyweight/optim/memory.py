@@ -1,14 +1,14 @@
 """Memory: how many bytes the moments of an optimizer hold, and will hold."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pennyweight.optim.moments import Moment
+from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment
+from pennyweight.recipes import FEWEST_WRITTEN
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -26,12 +26,12 @@ def predicted_state_bytes(
     m: str = "fp32",
     v: str = "fp32",
     *,
-    min_numel: int = 4096,
+    min_numel: int = FEWEST_WRITTEN,
 ) -> int:
     """Bytes of the moments that AdamW(m=m, v=v) will hold for float32 parameters of these shapes, named or in a row."""
     total = 0
     written = moment(m, "m"), moment(v, "v")
     for shape in shapes.values() if isinstance(shapes, Mapping) else shapes:
-        eligible = len(shape) >= 2 and math.prod(shape) >= min_numel
+        eligible = is_written(tuple(shape), min_numel)
         total += sum(one.bytes(tuple(shape)) for one in (written if eligible else (Moment(), Moment())))
     return total

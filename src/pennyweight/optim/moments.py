@@ -15,6 +15,11 @@ PARTS = ("codes", "scales", "zeros", "extra")  # of a written tensor; all but th
 VERSION = 1  # of the stored layout
 
 
+def is_written(shape: tuple[int, ...], min_numel: int) -> bool:
+    """Whether the moments of a tensor of that shape are written: of two dimensions or more and large enough."""
+    return len(shape) >= 2 and math.prod(shape) >= min_numel
+
+
 @dataclass(frozen=True)
 class Moment:
     """What m or v of a tensor is stored in: a plain tensor, or the codes and scales of a cast.

@@ -4,9 +4,10 @@ from pennyweight.recipes.linear import Backward, LinearCasts, Product, Way
 from pennyweight.recipes.named import names, recipe
 from pennyweight.recipes.operands import PRODUCTS, Operand, ProductName
 from pennyweight.recipes.recipe import Recipe, Rule, unmatched
-from pennyweight.recipes.states import state_cast
+from pennyweight.recipes.states import FEWEST_WRITTEN, state_cast
 
 __all__ = [
+    "FEWEST_WRITTEN",
     "PRODUCTS",
     "Backward",
     "LinearCasts",

@@ -10,7 +10,7 @@ from pennyweight.numerics import Cast
 from pennyweight.recipes import table as tables
 from pennyweight.recipes.linear import LinearCasts, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
-from pennyweight.recipes.states import PLAIN, WITH_ZERO, state_cast
+from pennyweight.recipes.states import FEWEST_WRITTEN, PLAIN, WITH_ZERO, state_cast
 from pennyweight.spelling import check_fields, check_kind, choose, nearest
 
 Precision = Literal["fp32", "bf16"]
@@ -81,11 +81,25 @@ class Recipe:
             raise ValueError(f"Recipe.last is a share of the blocks between 0 and 1, got {self.last}")
         state_cast(self.m, "m", self.state_rounding)
         state_cast(self.v, "v", self.state_rounding)
+        self._check_effects()
         converts = [self.linear, *(rule.linear for rule in self.rules)]
         if self.states == "linear" and not any(converts):
             raise ValueError(
                 "Recipe.states='linear' writes the states of converted linear layers, but the recipe converts none; "
                 "give it linear=LinearCasts(), which writes nothing in them, or states='all'"
+            )
+
+    def _check_effects(self) -> None:
+        """Raises ValueError for a setting that decides nothing."""
+        if self.linear is None and (self.head or self.last):
+            given = f"head={self.head}" if self.head else f"last={self.last}"
+            raise ValueError(
+                f"Recipe.{given} says where linear=LinearCasts(...) holds, but linear is None: it leaves all plain"
+            )
+        if (self.m, self.v, self.weights) == ("fp32", "fp32", None) and self.state_rounding != "stochastic":
+            raise ValueError(
+                f"Recipe.state_rounding={self.state_rounding!r} rounds m, v and stored weights, but m and v are fp32 "
+                "and the weights are masters: none is rounded"
             )
 
     def _check_kinds(self) -> None:
@@ -122,12 +136,6 @@ class Recipe:
         if block is not None and num_blocks is not None and block >= num_blocks - self.plain_blocks(num_blocks):
             return None, f"{self.name} leaves the last {self.plain_blocks(num_blocks)} of {num_blocks} blocks plain"
         return self.linear, "linear layer"
-
-    def for_layer(
-        self, name: str, *, block: int | None = None, num_blocks: int | None = None, is_head: bool = False
-    ) -> LinearCasts | None:
-        """The casts of the layer called `name`; None leaves it plain. `choice` also says why."""
-        return self.choice(name, block=block, num_blocks=num_blocks, is_head=is_head)[0]
 
     def plain_blocks(self, num_blocks: int) -> int:
         """How many of the last blocks stay plain: the share `last`, rounded down (0.15 of 4 blocks is none)."""
@@ -173,10 +181,6 @@ class Recipe:
                 rows += tables.linear_rows(casts, layers=layers, precision=self.precision)
         return rows + self._stored_rows()
 
-    def text(self) -> str:
-        """The table and the notes as aligned plain text."""
-        return "\n".join([self.name, tables.text(self.table()), *(f"* {note}" for note in self.notes)])
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, casts as text; `from_dict` gives an equal recipe back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -205,7 +209,11 @@ class Recipe:
             why = "no master copy"
         rows = [tables.row("whole model", "stored", "weights", "stored W", weights, "stored", why)]
         for slot in ("m", "v"):
-            scope = "tensors of 4,096 elements and more" if self.states == "all" else "converted linear weights"
+            scope = (
+                f"tensors of {FEWEST_WRITTEN:,} elements and more"
+                if self.states == "all"
+                else "converted linear weights"
+            )
             scope = "whole model" if getattr(self, slot) == "fp32" else scope
             rows.append(tables.row(scope, "stored", slot, slot, self._state_cells(slot), "stored", "state of Adam"))
         rest = tables.plain(self.precision)

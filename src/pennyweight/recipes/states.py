@@ -8,6 +8,7 @@ from pennyweight.numerics import Cast, Shifted, cast, format, usual_block
 
 PLAIN = ("fp32", "bf16", "fp16")  # stored as torch stores them
 WITH_ZERO = "-with-zero"  # what a person adds to a code with a zero to take it for v all the same
+FEWEST_WRITTEN = 4096  # elements; moments of smaller tensors stay fp32, as in bitsandbytes: they cost nothing
 PAPER_FLOOR = 1e-8  # of state scales in the published code of arXiv:2407.11722, which knows tensors and rows only
 
 

@@ -1,13 +1,10 @@
 """Table: a recipe as rows a person can read: which tensor is written how, in real or emulated products, and why."""
 
-from collections.abc import Sequence
-
 from pennyweight.numerics import Cast
 from pennyweight.recipes.linear import LinearCasts
 from pennyweight.recipes.operands import PRODUCTS, SUMMED, Operand, ProductName
 
 COLUMNS = ("layers", "product", "operand", "tensor", "format", "granularity", "rounding", "rotation", "way", "why")
-TEXT_COLUMNS = ("tensor", "format", "granularity", "rounding", "rotation", "way", "why")
 EQUATION = {"output": "Y = X W^T", "grad_input": "dX = G W", "grad_weight": "dW = G^T X"}
 LEAVES = {
     "X": "token",
@@ -85,17 +82,3 @@ def row(
     values = {**plain("-"), **cells, "layers": layers, "product": product, "operand": operand, "way": way, "why": why}
     values["tensor"] = f"{name} of {tensor}" if name != tensor else name
     return {column: values[column] for column in COLUMNS}
-
-
-def text(rows: Sequence[dict[str, str]]) -> str:
-    """The rows as aligned plain text, under a line for each group of layers; columns that say nothing are left out."""
-    shown = [c for c in TEXT_COLUMNS if any(r[c] != "-" for r in rows)]
-    widths = {c: max(len(c), *(len(r[c]) for r in rows)) for c in shown}
-    lines = ["  " + "  ".join(c.ljust(widths[c]) for c in shown), "  " + "  ".join("-" * widths[c] for c in shown)]
-    group = ""
-    for one in rows:
-        if one["layers"] != group:
-            group = one["layers"]
-            lines.append(group)
-        lines.append("  " + "  ".join(one[c].ljust(widths[c]) for c in shown))
-    return "\n".join(line.rstrip() for line in lines)
