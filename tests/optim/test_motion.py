@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pennyweight.optim import AdamW, Hyper, Moment, moment, motion, motions, update_
+from pennyweight.optim import AdamW, Hyper, Moment, Plan, moment, motion, motions, update_
 from pennyweight.optim.motion import ratio_bound
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_small_second_moments_fall_into_the_zero_of_a_linear_code() -> None:
     gradient[:28] = 1.0
     gradient[28:38] = 0.1  # 1.27 of 127: stored as 1, three quarters of itself
     gradient[100:] = 0.0
-    seen = motion(gradient, state_of(Moment(), v, 128), 1, Hyper(), v=v)
+    seen = motion(gradient, state_of(Moment(), v, 128), 1, Plan(v=v))
     assert seen.zero_share_v == 62 / 128
     assert seen.zero_share_m == 0
     assert seen.v_under == 62 / 128
@@ -54,7 +54,7 @@ def test_a_moment_that_rounds_back_is_a_stall() -> None:
     state["m.codes"][0] = 127
     gradient = torch.zeros(128)
     gradient[0] = 127.0
-    seen = motion(gradient, state, 2, Hyper(beta1=0.9), m=m)
+    seen = motion(gradient, state, 2, Plan(Hyper(beta1=0.9), m=m))
     assert seen.stall_share_m == seen.stall_share_code_m == 64 / 128
 
 
@@ -62,7 +62,7 @@ def test_a_falling_scale_moves_values_whose_codes_stay() -> None:
     m = moment("int8/block128", "m", "nearest")
     state = state_of(m, Moment(), 128)
     state["m.codes"][:], state["m.scales"][0] = 127, 1.0
-    seen = motion(torch.zeros(128), state, 2, Hyper(beta1=0.9), m=m)
+    seen = motion(torch.zeros(128), state, 2, Plan(Hyper(beta1=0.9), m=m))
     assert (seen.stall_share_m, seen.stall_share_code_m) == (0.0, 1.0)
 
 
@@ -70,7 +70,7 @@ def test_a_lost_second_moment_shows_as_a_ratio_above_the_bound() -> None:
     state = state_of(Moment(), Moment(), 4)
     state["m"] += 1.0
     state["v"] += torch.tensor([1.0, 1.0, 1.0, 1e-6])
-    seen = motion(torch.zeros(4), state, 2, Hyper())
+    seen = motion(torch.zeros(4), state, 2, Plan())
     assert seen.ratio_max == pytest.approx(0.9 / math.sqrt(0.999 * 1e-6), rel=1e-5)  # float32 root
     assert seen.ratio_max > 1.5 * seen.ratio_bound
 
@@ -101,8 +101,8 @@ def test_unwritten_moments_never_stall_and_have_no_bias() -> None:
     state = state_of(Moment(), Moment(), 1000)
     for step in range(1, 4):
         gradient = torch.randn(1000)
-        seen = motion(gradient, state, step, Hyper())
+        seen = motion(gradient, state, step, Plan())
         assert (seen.zero_share_m, seen.zero_share_v, seen.stall_share_v, seen.v_under) == (0, 0, 0, 0)
         assert seen.v_bias == 1.0
         assert seen.ratio_max <= seen.ratio_bound
-        update_(torch.zeros(1000), gradient, state, step, Hyper())
+        update_(torch.zeros(1000), gradient, state, step, Plan())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pennyweight.numerics import Counter, cast
-from pennyweight.optim import AdamW, Hyper, Moment, moment, update, update_
+from pennyweight.optim import AdamW, Hyper, Moment, Plan, moment, update, update_
 
 ZERO_FREE = ["log8", "log4", "linear_nz8", "linear_nz4", "sqrt_nz8", "sqrt_nz4", "expand_e4m3"]
 SIGNED = ["int8", "int4", "dynamic8", "dynamic_sym4", "dynamic_sym8", "expand_e4m3", "bf16"]
@@ -39,10 +39,10 @@ def test_update_changes_nothing_it_was_given_and_equals_the_one_in_place() -> No
     weights, gradient, state = torch.randn(1000), torch.randn(1000), nothing(m, v, 1000)
     before = {name: tensor.clone() for name, tensor in state.items()}
     kept = weights.clone()
-    new, fresh = update(weights, gradient, state, 1, Hyper(), m=m, v=v, keys=keys(0))
+    new, fresh = update(weights, gradient, state, 1, Plan(m=m, v=v, keys=keys(0)))
     assert torch.equal(weights, kept)
     assert all(torch.equal(state[name], before[name]) for name in state)
-    update_(weights, gradient, state, 1, Hyper(), m=m, v=v, keys=keys(0))
+    update_(weights, gradient, state, 1, Plan(m=m, v=v, keys=keys(0)))
     assert torch.equal(weights, new)
     assert all(torch.equal(state[name], fresh[name]) for name in state)
 
@@ -65,10 +65,10 @@ def test_shards_at_block_edges_are_bit_equal_to_the_whole(m: str, v: str, edges:
     shards = [nothing(first, second, b - a) for a, b in zip(edges, edges[1:], strict=False)]
     for step in range(1, 4):
         gradient = torch.randn(number)
-        update_(whole_w, gradient, whole, step, Hyper(), m=first, v=second, keys=keys(step))
+        update_(whole_w, gradient, whole, step, Plan(m=first, v=second, keys=keys(step)))
         for w, state, a in zip(shards_w, shards, edges, strict=False):
             part = gradient[a : a + w.numel()]
-            update_(w, part, state, step, Hyper(), m=first, v=second, keys=keys(step), start=a)
+            update_(w, part, state, step, Plan(m=first, v=second, keys=keys(step)), start=a)
     assert torch.equal(torch.cat(shards_w), whole_w)
     for name, tensor in whole.items():
         assert torch.equal(torch.cat([state[name] for state in shards]), tensor)
@@ -78,13 +78,13 @@ def test_shards_of_whole_rows_round_weights_without_a_master_alike() -> None:
     whole, gradient, rounding = torch.randn(600, 512), torch.randn(600, 512), cast("int8/row/stochastic")
     parts = [whole[:256].clone(), whole[256:].clone()]
     state = nothing(Moment(), Moment(), whole.numel())
-    master, _ = update(whole.view(-1), gradient.view(-1), state, 1, Hyper())
-    update_(whole.view(-1), gradient.view(-1), state, 1, Hyper(), cast=rounding, keys=keys(0), shape=(600, 512))
+    master, _ = update(whole.view(-1), gradient.view(-1), state, 1, Plan())
+    update_(whole.view(-1), gradient.view(-1), state, 1, Plan(cast=rounding, keys=keys(0)), shape=(600, 512))
     assert torch.equal(whole, rounding(master.view(600, 512), keys(0)["weights"]))
     for part, g, start in zip(parts, (gradient[:256], gradient[256:]), (0, 256 * 512), strict=True):
         empty, shape = nothing(Moment(), Moment(), part.numel()), tuple(part.shape)
         flat = part.view(-1), g.reshape(-1)
-        update_(*flat, empty, 1, Hyper(), cast=rounding, keys=keys(0), start=start, shape=shape)
+        update_(*flat, empty, 1, Plan(cast=rounding, keys=keys(0)), start=start, shape=shape)
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -109,10 +109,7 @@ def test_written_moments_move_weights_like_moments_rounded_by_hand(m: str, v: st
             gradient.view(-1),
             state,
             step,
-            Hyper(1e-2, b1, b2),
-            m=first,
-            v=second,
-            keys=keys(step),
+            Plan(Hyper(1e-2, b1, b2), m=first, v=second, keys=keys(step)),
             shape=shape,
         )
         old_m = old_m.lerp(gradient, 1 - b1)
@@ -135,7 +132,7 @@ def test_scaling_gradients_by_a_power_of_two_leaves_every_code(power: int) -> No
     for step in range(1, 4):
         gradient = torch.randn(2048)
         for state, factor in ((plain, 1.0), (scaled, 2.0**power)):
-            update_(weights.clone(), gradient * factor, state, step, Hyper(), m=m, v=v, keys=keys(step))
+            update_(weights.clone(), gradient * factor, state, step, Plan(m=m, v=v, keys=keys(step)))
     assert torch.equal(plain["m.codes"], scaled["m.codes"])
     assert torch.equal(plain["v.codes"], scaled["v.codes"])
     assert torch.equal(plain["m.scales"] * 2.0**power, scaled["m.scales"])
@@ -220,7 +217,7 @@ def held(codes: list[int], rounding: str, steps: int) -> Tensor:
     gradient[0] = 127.0
     weights = torch.zeros(128)
     for step in range(2, 2 + steps):
-        update_(weights, gradient, state, step, Hyper(lr=0.0, beta1=0.9), m=m, v=v, keys=keys(step))
+        update_(weights, gradient, state, step, Plan(Hyper(lr=0.0, beta1=0.9), m=m, v=v, keys=keys(step)))
     return state["m.codes"].view(torch.int8)[1 : 1 + len(codes)]
 
 
@@ -247,7 +244,7 @@ def stale(rounding: str, steps: int = 600) -> float:
             scale = torch.where(changed, scale / 10, scale)
         gradient = scale * torch.randn(number, generator=generator)
         exact = exact * b2 + (1 - b2) * gradient**2
-        update_(weights, gradient, state, step, Hyper(lr=0.0, beta2=b2), v=v, keys=keys(step))
+        update_(weights, gradient, state, step, Plan(Hyper(lr=0.0, beta2=b2), v=v, keys=keys(step)))
     stored = v.read("v", state, (number,), 0, number)
     return (stored[changed] / exact[changed]).log().mean().exp().item()
 

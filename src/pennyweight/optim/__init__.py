@@ -5,13 +5,14 @@ from pennyweight.optim.memory import predicted_state_bytes, state_bytes
 from pennyweight.optim.moments import Moment
 from pennyweight.optim.motion import Motion, motion, motions
 from pennyweight.optim.notation import moment
-from pennyweight.optim.update import Hyper, update, update_
+from pennyweight.optim.update import Hyper, Plan, update, update_
 
 __all__ = [
     "AdamW",
     "Hyper",
     "Moment",
     "Motion",
+    "Plan",
     "moment",
     "motion",
     "motions",

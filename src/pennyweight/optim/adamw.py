@@ -1,7 +1,6 @@
 """AdamW: a drop-in for torch.optim.AdamW whose moments, and if asked its weights, are written in few bits."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from pennyweight.numerics import Cast, Counter
 from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
-from pennyweight.optim.update import Hyper, update_
+from pennyweight.optim.update import Hyper, Plan, update_
 from pennyweight.recipes import FEWEST_WRITTEN
 from pennyweight.spelling import check_kind, nearest
 
@@ -139,7 +138,7 @@ class AdamW(torch.optim.Optimizer):
                 for counter, saved in zip(self._counters(group), group.get("counters", ()), strict=False):
                     counter.load(saved)
 
-    def plans(self) -> Iterator[tuple[str, Tensor, "Plan"]]:
+    def plans(self) -> Iterator[tuple[str, Tensor, Plan]]:
         """Name, parameter and plan of the next step, of every parameter in the order of the groups.
 
         States of a group whose m, v or min_numel were changed since are converted first, and a line is logged.
@@ -164,7 +163,7 @@ class AdamW(torch.optim.Optimizer):
                 self.state[parameter] = _rewritten(stored, group["header"], parameter, group, strict=False)
         group["header"] = headers
 
-    def _update(self, parameter: Tensor, plan: "Plan") -> None:
+    def _update(self, parameter: Tensor, plan: Plan) -> None:
         state = self.state[parameter]
         if not state:
             state.update(plan.nothing(parameter))
@@ -176,11 +175,7 @@ class AdamW(torch.optim.Optimizer):
             gradient.contiguous().view(-1),
             state,
             int(state["step"]),
-            plan.hyper,
-            m=plan.m,
-            v=plan.v,
-            cast=plan.cast,
-            keys=plan.keys,
+            plan,
             shape=tuple(parameter.shape),
         )
         if not parameter.is_contiguous():
@@ -227,29 +222,6 @@ class AdamW(torch.optim.Optimizer):
         """Puts the counters' values into the groups, where every way of checkpointing groups finds them."""
         for group in self.param_groups:
             group["counters"] = [counter.state() for counter in self._counters(group)]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one parameter takes its next step: the settings, the storage of m and v, the weights' cast, the noise keys.
-
-    `dtype` is that of unwritten moments: as in torch the parameter's where its group writes nothing, else at least
-    float32.
-    """
-
-    hyper: Hyper
-    m: Moment
-    v: Moment
-    cast: Cast | None
-    dtype: torch.dtype
-    keys: dict[str, int]
-
-    def nothing(self, parameter: Tensor) -> dict[str, Tensor]:
-        """The state before the first step."""
-        state = {"step": torch.tensor(0.0)}
-        for slot, one in (("m", self.m), ("v", self.v)):
-            state |= one.nothing(slot, tuple(parameter.shape), device=parameter.device, dtype=self.dtype)
-        return state
 
 
 def _storage(group: dict[str, Any], parameter: Tensor) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pennyweight.optim.adamw import AdamW
-from pennyweight.optim.moments import Moment
-from pennyweight.optim.update import FP32, Hyper, Step
+from pennyweight.optim.update import Plan, Step
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,8 @@ def motion(
     gradient: Tensor,
     state: Mapping[str, Tensor],
     step: int,
-    hyper: Hyper,
+    plan: Plan,
     *,
-    m: Moment = FP32,
-    v: Moment = FP32,
-    keys: Mapping[str, int] | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> Motion:
     """How the moments of one whole parameter would move with this gradient at this step; changes nothing.
@@ -61,13 +57,13 @@ def motion(
     shape = tuple(gradient.shape) if shape is None else shape
     gradient = gradient.reshape(-1).float()
     after = {name: tensor.clone() for name, tensor in state.items()}
-    slots = {"m": m, "v": v}
+    slots = {"m": plan.m, "v": plan.v}
     old = {slot: one.read(slot, state, shape, 0, gradient.numel()).float().clone() for slot, one in slots.items()}
     fresh = {slot: tensor.clone() for slot, tensor in old.items()}
-    Step.at(step, hyper).average(gradient, fresh["m"], fresh["v"])
+    Step.at(step, plan.hyper).average(gradient, fresh["m"], fresh["v"])
     found: dict[str, float] = {}
     for slot, one in slots.items():
-        one.write(slot, after, fresh[slot].clone(), shape, 0, key=(keys or {}).get(slot))
+        one.write(slot, after, fresh[slot].clone(), shape, 0, key=plan.keys.get(slot))
         now = one.read(slot, after, shape, 0, gradient.numel()).float()
         moved = fresh[slot] != old[slot]
         same_code = now == old[slot] if one.plain else one.codes(slot, after, shape) == one.codes(slot, state, shape)
@@ -81,7 +77,7 @@ def motion(
     positive = fresh["v"] > 0
     ratio = fresh["m"][positive].abs() / fresh["v"][positive].sqrt()
     found["ratio_max"] = ratio.max().item() if ratio.numel() else 0.0
-    return Motion(**found, ratio_bound=ratio_bound(hyper.beta1, hyper.beta2))
+    return Motion(**found, ratio_bound=ratio_bound(plan.hyper.beta1, plan.hyper.beta2))
 
 
 @torch.no_grad()
@@ -96,10 +92,7 @@ def motions(optimizer: AdamW) -> dict[str, Motion]:
             parameter.grad,
             state,
             int(state["step"]) + 1,
-            plan.hyper,
-            m=plan.m,
-            v=plan.v,
-            keys=plan.keys,
+            plan,
             shape=tuple(parameter.shape),
         )
     return result

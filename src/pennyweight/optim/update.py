@@ -6,7 +6,7 @@ elements after the other, so that every temporary stays in the processor's cache
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from pennyweight.optim.moments import Moment
 CHUNK = {"cpu": 1 << 17}  # elements: on two threads a chunk's few float32 temporaries stay in the cores' 2 MiB caches
 LARGE_CHUNK = 1 << 24  # on other devices: enough work for each launch
 LARGEST = torch.finfo(torch.float32).max
-FP32 = Moment()
 
 
 @dataclass(frozen=True)
@@ -31,23 +30,45 @@ class Hyper:
     weight_decay: float = 1e-2
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How one parameter takes its next step.
+
+    hyper:  the settings of AdamW.
+    m, v:   the storage of the moments.
+    cast:   how weights without a master copy are rounded after the update (None: they are the master).
+    keys:   noise keys of "m", "v" and "weights", needed where a cast rounds stochastically.
+    dtype:  of unwritten moments: as in torch the parameter's where its group writes nothing, else at least float32.
+    """
+
+    hyper: Hyper = Hyper()
+    m: Moment = Moment()
+    v: Moment = Moment()
+    cast: Cast | None = None
+    keys: Mapping[str, int] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
+
+    def nothing(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The state before the first step."""
+        state = {"step": torch.tensor(0.0)}
+        for slot, one in (("m", self.m), ("v", self.v)):
+            state |= one.nothing(slot, tuple(parameter.shape), device=parameter.device, dtype=self.dtype)
+        return state
+
+
 def update(
     weights: Tensor,
     gradient: Tensor,
     state: Mapping[str, Tensor],
     step: int,
-    hyper: Hyper,
+    plan: Plan,
     *,
-    m: Moment = FP32,
-    v: Moment = FP32,
-    cast: Cast | None = None,
-    keys: Mapping[str, int] | None = None,
     start: int = 0,
     shape: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """New weights and a new state; the arguments stay as they are. See `update_` for their meaning."""
     weights, state = weights.clone(), {name: tensor.clone() for name, tensor in state.items()}
-    update_(weights, gradient, state, step, hyper, m=m, v=v, cast=cast, keys=keys, start=start, shape=shape)
+    update_(weights, gradient, state, step, plan, start=start, shape=shape)
     return weights, state
 
 
@@ -56,12 +77,8 @@ def update_(
     gradient: Tensor,
     state: Mapping[str, Tensor],
     step: int,
-    hyper: Hyper,
+    plan: Plan,
     *,
-    m: Moment = FP32,
-    v: Moment = FP32,
-    cast: Cast | None = None,
-    keys: Mapping[str, int] | None = None,
     start: int = 0,
     shape: tuple[int, ...] | None = None,
 ) -> None:
@@ -73,17 +90,15 @@ def update_(
     weights, gradient: [n], elements start … start + n of the flattened parameter; a slice begins at a block edge.
     state:    the slice's stored moments ("m", "v", "m.codes", "m.scales" …), as `Moment.nothing` makes them.
     step:     of this update, counted from 1.
-    cast:     how weights without a master copy are rounded after the update (None: they are the master).
-    keys:     noise keys of "m", "v" and "weights", needed where a cast rounds stochastically.
     shape:    of the parameter; needed by row and tensor scales, which want the whole parameter at once.
     Source:   Loshchilov & Hutter, arXiv:1711.05101; Dettmers et al., arXiv:2110.02861 (written moments).
     Ancestor: m = v = fp32, no cast: torch.optim.AdamW(foreach=False, fused=False), bit for bit.
     """
     shape = tuple(weights.shape) if shape is None else shape
-    keys = keys or {}
+    m, v, cast, keys = plan.m, plan.v, plan.cast, plan.keys
     # Torch's own arithmetic, in the parameter's dtype, where nothing is written.
     exact = not (m.written or v.written or cast) and state["m"].dtype == weights.dtype
-    scalars = Step.at(step, hyper)
+    scalars = Step.at(step, plan.hyper)
     unit = _unit(weights.numel(), shape, m, v, cast)
     for a, b in _chunks(weights.numel(), unit, CHUNK.get(weights.device.type, LARGE_CHUNK)):
         w, g = weights[a:b], gradient[a:b]
