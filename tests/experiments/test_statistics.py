@@ -52,12 +52,18 @@ def test_relative_differences_are_percent_of_the_same_seed() -> None:
         ([0.3], "within 0.5 % on one seed; the spread is unknown"),
         ([7.0], "misses 5 % on one seed; the spread is unknown"),
         ([0.30, 0.31, 0.32], "within 0.5 %"),
-        ([-0.1, 0.0, 0.1], "within 0.5 %; no difference seen"),
+        ([-0.1, 0.0, 0.1], "within 0.5 %; 3 seeds cannot tell it from 0"),
         ([-0.30, -0.31, -0.32], "within 0.5 %, better than the baseline"),
         ([0.3, 0.4, 0.5], "within 1 %, on average within 0.5 %"),  # 0.4 + 0.248
-        ([1.0, 4.0, 7.0], "within 5 % on average; the interval reaches 11 %"),  # 4 + 7.45
+        (
+            [1.0, 4.0, 7.0],
+            "within 5 % on average; the interval reaches 11 %; 3 seeds cannot tell it from 0",
+        ),  # 4 ± 7.45
+        ([1.16, 1.46], "within 5 %; 2 seeds cannot tell it from 0"),  # 1.31 ± 12.706 * 0.15
+        ([1.30, 1.32], "within 5 %"),  # 1.31 ± 0.13
         ([38.0, 38.1, 38.2], "misses 5 %"),
-        ([1.0, 6.0, 11.0], "misses 5 % on average, not surely"),
+        ([1.0, 6.0, 11.0], "misses 5 % on average, not surely; 3 seeds cannot tell it from 0"),  # 6 ± 12.4
+        ([5.0, 6.0, 7.0], "misses 5 % on average, not surely"),  # 6 ± 2.48
     ],
 )
 def test_verdicts_say_what_the_interval_allows(numbers: list[float], words: str) -> None:

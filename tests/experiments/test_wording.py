@@ -1,10 +1,26 @@
 """Wording: numbers as people read them."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from pennyweight.experiments.wording import duration, folded, listing, million, percent, ranges, signed, size
+from pennyweight.experiments.results import tables
+from pennyweight.experiments.wording import (
+    duration,
+    folded,
+    headline,
+    listing,
+    million,
+    percent,
+    ranges,
+    signed,
+    size,
+    summary,
+)
+
+Make = Callable[..., dict[str, Any]]
 
 
 @pytest.mark.parametrize(
@@ -50,3 +66,35 @@ def test_counts_and_percents() -> None:
         "–",
         "\N{MINUS SIGN}1.50 %",
     )
+
+
+def said_of(rows: list[dict[str, Any]]) -> str:
+    (table,) = tables(rows)
+    return headline(table.standings[1], table.baseline)
+
+
+def test_a_headline_says_how_far_the_interval_reaches_and_how_sure_memory_and_speed_are(row: Make) -> None:
+    rows = [row("bf16", seed, 4.0) for seed in (0, 1)]
+    rows += [
+        row("penny8", 0, 4.0464, peak_memory_bytes=69 * 2**20, tokens_per_second=900.0),
+        row("penny8", 1, 4.0584, peak_memory_bytes=71 * 2**20, tokens_per_second=500.0),
+    ]
+    assert said_of(rows) == (  # 1.31 ± 12.706 * 0.15; 30 ± 12.7 % less memory; 30 ± 254 % slower
+        "penny8 costs +1.31 % (95 % interval \N{MINUS SIGN}0.60 to +3.22, 2 seeds) of bf16's validation loss, "
+        "takes 30 % ± 1 less memory at the peak and shows no sure difference in speed (\N{MINUS SIGN}30 % ± 28): "
+        "within 5 %; 2 seeds cannot tell it from 0."
+    )
+
+
+def test_one_seed_claims_no_spread(row: Make) -> None:
+    told = said_of([row("bf16"), row("w8a8", val_loss=4.03, tokens_per_second=1250.0)])
+    assert told == (
+        "w8a8 costs +0.75 % of bf16's validation loss, takes as much memory at the peak and is 25 % faster: "
+        "within 1 % on one seed; the spread is unknown."
+    )
+
+
+@pytest.mark.parametrize(("end", "cautious"), [(4.0, False), (6.2, False), (6.3, True), (8.2, True)])
+def test_a_model_that_has_hardly_learned_is_called_so(row: Make, end: float, cautious: bool) -> None:
+    (table,) = tables([row("bf16", val_loss=end), row("w8a8", val_loss=end)])  # 8.3 before step 1
+    assert ("bf16 has hardly learned" in summary(table)) is cautious

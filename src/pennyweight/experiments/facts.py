@@ -118,8 +118,8 @@ def _line(one: Standing) -> tuple[str, ...]:
         _two(wording.percent(one.cost.mean if one.cost else None), wording.bracket(one.cost, 2)),
         _two(wording.signed(one.difference.mean if one.difference else None, 4), wording.bracket(one.difference, 4)),
         wording.number(one.mean("perplexity"), 2), wording.number(one.mean("bits_per_byte"), 4),
-        _two(wording.size(one.mean("peak_memory_bytes")), wording.percent(one.memory.mean, 0) if one.memory else ""),
-        _two(wording.count(one.mean("tokens_per_second")), wording.percent(one.speed.mean, 0) if one.speed else ""),
+        _two(wording.size(one.mean("peak_memory_bytes")), wording.change(one.memory)),
+        _two(wording.count(one.mean("tokens_per_second")), wording.change(one.speed)),
         one.verdict,
     )  # fmt: skip
 

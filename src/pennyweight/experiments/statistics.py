@@ -41,6 +41,11 @@ class Spread:
     low: float | None
     high: float | None
 
+    @property
+    def spans_zero(self) -> bool:
+        """Whether 0 is in the interval: these numbers cannot tell the mean from nothing. False where it is unknown."""
+        return self.low is not None and self.high is not None and self.low <= 0 <= self.high
+
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean, standard deviation (n - 1) and 95 % t-interval of the mean of `values` (at least one, all finite)."""
@@ -71,20 +76,22 @@ def relative(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict
 def verdict(cost: Spread, *, thresholds: Sequence[float] = THRESHOLDS) -> str:
     """What `cost`, a loss difference in percent (positive is worse), means in words.
 
-    The smallest threshold that holds the mean is named; whether the whole interval is inside says how sure it is.
+    The smallest threshold that holds the mean is named; whether the whole interval is inside says how sure it is. An
+    interval with 0 in it says that these seeds cannot tell the cost from none, not that there is none.
     """
     inside = next((limit for limit in thresholds if cost.mean <= limit), None)
     if cost.low is None or cost.high is None:
         said = f"within {inside:g} %" if inside is not None else f"misses {thresholds[-1]:g} %"
         return f"{said} on one seed; the spread is unknown"
-    if inside is None:
-        sure = cost.low > thresholds[-1]
-        return f"misses {thresholds[-1]:g} %" if sure else f"misses {thresholds[-1]:g} % on average, not surely"
-    surely = next((limit for limit in thresholds if cost.high <= limit), None)
-    if surely is None:
-        return f"within {inside:g} % on average; the interval reaches {cost.high:.2g} %"
-    if surely > inside:
-        return f"within {surely:g} %, on average within {inside:g} %"
     if cost.high < 0:
         return f"within {inside:g} %, better than the baseline"
-    return f"within {inside:g} %" + ("; no difference seen" if cost.low <= 0 else "")
+    doubt = f"; {len(cost.values)} seeds cannot tell it from 0" if cost.spans_zero else ""
+    surely = next((limit for limit in thresholds if cost.high <= limit), None)
+    if inside is None:
+        sure = cost.low > thresholds[-1]
+        said = f"misses {thresholds[-1]:g} %" + ("" if sure else " on average, not surely")
+    elif surely is None:
+        said = f"within {inside:g} % on average; the interval reaches {cost.high:.2g} %"
+    else:
+        said = f"within {surely:g} %" + (f", on average within {inside:g} %" if surely > inside else "")
+    return said + doubt

@@ -8,6 +8,7 @@ from pennyweight.experiments.results import Standing, Table
 from pennyweight.experiments.statistics import Spread
 
 NOTHING = "–"  # shown where a number is unknown
+LITTLE = 0.75  # of the loss before step 1: still about that of knowing only how often each token comes
 MINUS = "−"  # the sign as long as the plus
 
 
@@ -108,12 +109,32 @@ def seeds_of(table: Table) -> list[int]:
     return sorted(int(row.get("seed") or 0) for row in table.standings[0].runs)
 
 
-def _change(values: Spread | None, less: str, more: str, same: str) -> str:
+def change(values: Spread | None) -> str:
+    """A difference in whole percent with its deviation over seeds, where that shows; nothing where it is unknown."""
+    return "" if values is None else f"{percent(values.mean, 0)}{_deviation(values)}"
+
+
+def _deviation(values: Spread) -> str:
+    return f" ± {values.deviation:.0f}" if values.deviation is not None and values.deviation >= 0.5 else ""
+
+
+def _told_change(values: Spread | None, what: str, less: str, more: str, same: str) -> str:
+    """A difference of memory or speed in words; no claim that the seeds do not bear."""
     if values is None:
         return ""
+    deviation = _deviation(values)
+    if values.spans_zero and deviation:
+        return f"shows no sure difference in {what} ({change(values)})"
     if abs(values.mean) < 0.5:
         return same
-    return (more if values.mean > 0 else less).format(f"{abs(values.mean):.0f} %")
+    return (more if values.mean > 0 else less).format(f"{abs(values.mean):.0f} %{deviation}")
+
+
+def _interval(cost: Spread) -> str:
+    """The 95 % interval of a cost, in brackets; nothing where the spread is unknown."""
+    if cost.low is None or cost.high is None:
+        return ""
+    return f" (95 % interval {signed(cost.low, 2)} to {signed(cost.high, 2)}, {len(cost.values)} seeds)"
 
 
 def headline(standing: Standing, baseline: str) -> str:
@@ -125,14 +146,11 @@ def headline(standing: Standing, baseline: str) -> str:
         return f"{standing.recipe} has no finished run ({'; '.join(reasons)})."
     if standing.cost is None:
         return f"{standing.recipe} ends at {number(standing.loss.mean if standing.loss else None, 4)} nats a token."
-    deviation = standing.cost.deviation
-    sure = f" ± {number(deviation, 2)}" if deviation is not None else ""
     told = [
-        f"costs {percent(standing.cost.mean)}{sure} of {baseline}'s validation loss",
-        _change(standing.memory, "takes {} less memory at the peak", "takes {} more memory at the peak",
-                "takes as much memory at the peak"),
-        _change(standing.speed, "reads {} fewer tokens a second", "reads {} more tokens a second",
-                "reads as many tokens a second"),
+        f"costs {percent(standing.cost.mean)}{_interval(standing.cost)} of {baseline}'s validation loss",
+        _told_change(standing.memory, "peak memory", "takes {} less memory at the peak",
+                     "takes {} more memory at the peak", "takes as much memory at the peak"),
+        _told_change(standing.speed, "speed", "is {} slower", "is {} faster", "is as fast"),
     ]  # fmt: skip
     gone = f"; {len(standing.failed)} of its runs did not finish" if standing.failed else ""
     return f"{standing.recipe} {listing([text for text in told if text])}: {standing.verdict}{gone}."
@@ -146,15 +164,23 @@ def summary(table: Table) -> str:
     first = table.standings[0]
     recipes = f"{len(table.standings)} recipe{'s' if len(table.standings) != 1 else ''}"
     over = f"{len(seeds)} seeds" if len(seeds) != 1 else "1 seed"
-    begin = first.mean("initial_loss")
+    begin, end = first.mean("initial_loss"), first.loss.mean if first.loss else None
     down = f" (from {number(begin, 4)} before step 1)" if begin is not None else ""
     spread = "" if len(seeds) > 1 else " One seed each: the spread over seeds is unknown."
     # Only interleaved steps compare speeds fairly; these runs followed one another, each in a process of its own.
     speed = " The runs followed one another, so their tokens a second also show what else the machine did."
     return (
         f"{recipes}, {over}, {count(table.tokens)} tokens a run{_model(first)}. "
-        f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}.{spread}{speed}"
+        f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}."
+        f"{_learned_little(table.baseline, begin, end)}{spread}{speed}"
     )
+
+
+def _learned_little(name: str, begin: float | None, end: float | None) -> str:
+    """A caution where the losses of good and bad recipes are still alike, because no model has learned much."""
+    if begin is None or end is None or end <= LITTLE * begin:
+        return ""
+    return f" {name} has hardly learned: after so few tokens the costs say little about a longer training."
 
 
 def _model(standing: Standing) -> str:
