@@ -8,12 +8,14 @@ from pennyweight.cli.arguments import run_with
 from pennyweight.cli.failures import FAILED, say
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
 from pennyweight.cli.places import comparison_folder
-from pennyweight.cli.terminal import print_json, print_table
+from pennyweight.cli.terminal import print_json, print_table, print_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pennyweight.experiments import Row
+
+SPARE = ("difference", "bits/byte", "perplexity", "verdict")  # columns that a narrow terminal can do without
 
 
 def compare(
@@ -58,8 +60,10 @@ def _print(rows: "list[Row]", folder: "Path") -> None:
     from pennyweight.experiments import comparisons
 
     for header, lines, sentences in comparisons(rows):
-        print_table(header, lines)
+        left_out = print_table(header, lines, spare=[name for name in SPARE if name in header])
         for sentence in sentences:
-            print(sentence)
+            print_text(sentence)
+        if left_out:
+            print_text(f"No room here for {', '.join(left_out)}: see the report.")
         print()
     print(f"report: {folder / 'report.html'}")
