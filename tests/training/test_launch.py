@@ -27,7 +27,9 @@ from pennyweight.training import (
     build_model,
     load_run,
     read_ledger,
+    resolved,
     train,
+    with_settings,
 )
 from pennyweight.training import checkpoint as checkpoint_room
 from pennyweight.training import loop as loop_room
@@ -71,7 +73,7 @@ def test_a_run_folder_holds_what_it_promises(small, tmp_path):
     line = read_ledger(tmp_path / "r" / "ledger.jsonl")[1]
     assert {"loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second", "memory_bytes"} < set(line)
     assert line["tokens"] == 2 * 32
-    assert load_run(tmp_path / "r") == run == load_run(tmp_path / "r" / "run.json")
+    assert load_run(tmp_path / "r") == resolved(run) == load_run(tmp_path / "r" / "run.json")
     written = json.loads((tmp_path / "r" / "run.json").read_text())
     assert {"run", "data_hash", "commit", "machine", "versions"} == set(written)
     assert Result.from_dict(json.loads((tmp_path / "r" / "result.json").read_text())) == result
@@ -112,8 +114,6 @@ print((got - expected).abs().max().item() / expected.abs().max().item())
 
 def test_a_tied_head_that_is_written_alone_is_saved_untied(small, tmp_path):
     from transformers import AutoModelForCausalLM
-
-    from pennyweight.training import with_settings
 
     run = with_settings(small(recipe="w8a8", steps=2), ["recipe.head=true"])
     result = quiet(run, tmp_path / "r")
@@ -229,6 +229,59 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(small, tmp_path, cap
     (tmp_path / "r" / "result.json").unlink()
     with pytest.raises(ValueError, match="no checkpoint in .* can be trusted"):
         quiet(run, tmp_path / "r")
+
+
+@pytest.fixture
+def own_model(small, tmp_path):
+    """A run's config.json of its own, and what changes it."""
+    path = tmp_path / "shape" / "config.json"
+    path.parent.mkdir()
+    path.write_text(Path(small().model).read_text())
+    return path, lambda **fields: path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_replay_trains_the_model_that_the_run_began_with(small, tmp_path, own_model, monkeypatch, capfd):
+    path, change = own_model
+    first = quiet(small(model=str(path), steps=2), tmp_path / "r")
+    change(n_embd=32)
+    capfd.readouterr()
+    again = train(load_run(tmp_path / "r" / "run.json"), tmp_path / "s")
+    assert f"the config of {path} has changed since the run began" in capfd.readouterr().err
+    assert (again.parameters, again.val_loss) == (first.parameters, first.val_loss)
+    path.unlink()
+    assert quiet(load_run(tmp_path / "s"), tmp_path / "t").val_loss == first.val_loss
+
+
+def test_the_same_command_with_another_config_is_another_run_and_going_on_keeps_the_first(small, tmp_path, own_model):
+    path, change = own_model
+    run = small(model=str(path), steps=2)
+    first = quiet(run, tmp_path / "r")
+    (tmp_path / "r" / "result.json").unlink()
+    change(layer_norm_epsilon=0.1)
+    with pytest.raises(FileExistsError, match=r"holds another run.*: model.layer_norm_epsilon: nothing is not 0.1"):
+        quiet(run, tmp_path / "r")
+    assert quiet(load_run(tmp_path / "r"), resume=tmp_path / "r").val_loss == first.val_loss
+
+
+def test_a_checkpoint_of_another_shape_is_refused_in_one_sentence(small, tmp_path):
+    run = small(steps=2)
+    quiet(run, tmp_path / "r")
+    (tmp_path / "r" / "result.json").unlink()
+    written = json.loads((tmp_path / "r" / "run.json").read_text())
+    del written["run"]["config"]  # as a run.json was before it held the config
+    (tmp_path / "r" / "run.json").write_text(json.dumps(written))
+    wider = with_settings(resolved(run), ["config.says.n_embd=32"])
+    with pytest.raises(ValueError, match=r"does not fit this run: it is of another model: transformer.wte.weight has"):
+        quiet(wider, tmp_path / "r")
+
+
+def test_a_folder_with_weights_is_said_to_give_its_config_only(small, tmp_path, own_model, capfd):
+    path, _ = own_model
+    train(small(model=str(path.parent), steps=1))
+    assert "weights" not in capfd.readouterr().err
+    (path.parent / "model-00001-of-00002.safetensors").write_bytes(b"")
+    train(small(model=str(path.parent), steps=1))
+    assert f"bf16: of {path.parent} only the config is read; the weights are fresh" in capfd.readouterr().err
 
 
 def test_data_that_changed_is_not_continued_on(small, tmp_path):

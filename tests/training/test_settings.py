@@ -1,10 +1,12 @@
 """Settings as text lead to the right place or to the right name."""
 
+import dataclasses
+import json
 import re
 
 import pytest
 
-from pennyweight.training import Optimizer, Run, Schedule, differences, with_settings
+from pennyweight.training import Optimizer, Run, Schedule, differences, resolved, with_settings
 
 
 def test_each_kind_of_value_is_typed():
@@ -81,3 +83,20 @@ def test_differences_name_what_differs_and_nothing_else():
     assert differences(Run(recipe="penny8"), changed) == [
         f'recipe.m: "{Run(recipe="penny8").recipe.m}" is not "dynamic8"'
     ]
+
+
+def test_a_run_of_another_model_forgets_the_config_of_the_first():
+    run = resolved(Run())
+    assert run.config is not None
+    assert run.config.written["n_layer"] == 4
+    assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    assert dataclasses.replace(run, model="gpt2").config is None
+    assert with_settings(run, ["model=gpt2"]).config is None
+    assert with_settings(run, ["steps=7"]).config == run.config
+
+
+def test_configs_are_compared_where_both_runs_know_them():
+    run = resolved(Run())
+    other = with_settings(run, ["config.says.n_layer=5"])
+    assert differences(run, other) == ["model.n_layer: 4 is not 5"]
+    assert differences(run, Run()) == differences(Run(), run) == []

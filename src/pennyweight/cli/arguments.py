@@ -36,6 +36,8 @@ def run_with(
     written = base.to_dict()
     given = {"recipe": recipe, "model": model, "steps": steps, "seed": seed}
     written |= {name: value for name, value in given.items() if value is not None}
+    if model is not None:
+        written.pop("config", None)  # a model that is named anew is read anew
     if data is not None:
         written["data"]["source"] = data
     return with_settings(Run.from_dict(written), list(settings))

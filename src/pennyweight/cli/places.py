@@ -17,13 +17,13 @@ def slug(text: str) -> str:
 
 def run_folder(run: "Run") -> Path:
     """runs/<recipe>-<model>-seed<k>, or the same with -2, -3 ... where another run already lives there."""
-    from pennyweight.training import differences, load_run
+    from pennyweight.training import differences, load_run, resolved
 
     name = f"{slug(str(run.recipe))}-{slug(Path(run.model).name)}-seed{run.seed}"
     for folder in _candidates(name):
         if not folder.exists():
             return folder
-        if (folder / "run.json").is_file() and not differences(load_run(folder), run):
+        if (folder / "run.json").is_file() and not differences(load_run(folder), resolved(run)):
             return folder
     raise AssertionError("the candidates never end")
 

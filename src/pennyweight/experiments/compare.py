@@ -16,7 +16,7 @@ from pennyweight.experiments.report import RESULTS, run_of, write_report
 from pennyweight.experiments.results import Row, read, write
 from pennyweight.experiments.worker import REFUSALS, Answer
 from pennyweight.recipes import Recipe, recipe
-from pennyweight.training import Run, check, differences, train
+from pennyweight.training import Run, check, differences, resolved, train
 from pennyweight.training.folder import RESULT as RUN_RESULT
 from pennyweight.training.folder import RUN, check_writable
 
@@ -90,7 +90,7 @@ def compare(
     Errors: ValueError for an unknown recipe or a bad setting, FileExistsError where `out` holds a comparison of another
     run, KeyboardInterrupt once the current run is saved.
     """
-    base, out = base or Run(), Path(out)
+    base, out = resolved(base or Run()), Path(out)
     chosen = _chosen(recipes)
     if seeds < 1:
         raise ValueError(f"compare wants at least one seed, got seeds={seeds}")
@@ -151,7 +151,7 @@ def _other(rows: Sequence[Row], base: Run) -> list[str]:
 
 def belongs(out: Path, base: Run) -> bool:
     """Whether `out` holds a comparison that `base` continues."""
-    return (out / RESULTS).is_file() and not _other(read(out / RESULTS), base)
+    return (out / RESULTS).is_file() and not _other(read(out / RESULTS), resolved(base))
 
 
 def _row(run: Run, folder: Path, progress: bool, trainer: Trainer) -> Row:

@@ -7,13 +7,14 @@ from pennyweight.training.ledger import read_ledger
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.models import SHAPES, build_model, read_config
 from pennyweight.training.result import Result
-from pennyweight.training.run import Checkpoint, Data, Evaluation, Optimizer, Run, Schedule
-from pennyweight.training.settings import differences, with_settings
+from pennyweight.training.run import Checkpoint, Config, Data, Evaluation, Optimizer, Run, Schedule
+from pennyweight.training.settings import differences, resolved, with_settings
 from pennyweight.training.validation import validation_loss
 
 __all__ = [
     "SHAPES",
     "Checkpoint",
+    "Config",
     "Data",
     "Diverged",
     "Evaluation",
@@ -30,6 +31,7 @@ __all__ = [
     "machine",
     "read_config",
     "read_ledger",
+    "resolved",
     "train",
     "validation_loss",
     "versions",

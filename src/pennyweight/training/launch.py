@@ -5,10 +5,11 @@ from pathlib import Path
 from pennyweight.data import check_names, prepare
 from pennyweight.training import folder as places
 from pennyweight.training.limits import check_text
-from pennyweight.training.models import check_model
+from pennyweight.training.models import check_model, unread
 from pennyweight.training.progress import teller
 from pennyweight.training.result import Result
 from pennyweight.training.run import Run
+from pennyweight.training.settings import resolved
 
 
 def train(
@@ -24,7 +25,7 @@ def train(
     TrainingFailed for a loss that is no number (Diverged) and a full disk, with the last checkpoint in place;
     KeyboardInterrupt after Ctrl-C, saved.
     """
-    place = _place(run, out, resume)
+    place, run = _place(run, out, resume), resolved(run)
     result = None if place is None else places.answer(place, run)
     if result is not None:
         return result
@@ -32,6 +33,9 @@ def train(
     if place is not None:
         places.admit(place, run, resume=bool(resume))
     tell = teller(str(run.recipe), progress=progress)
+    assert run.config is not None
+    for sentence in unread(run.model, run.config.written):
+        tell(sentence)
     data = run.data
     corpus = prepare(data.source, tokenizer=data.tokenizer, validation=data.validation, progress=tell)
     check_text(run, corpus)
@@ -47,7 +51,7 @@ def check(run: Run) -> None:
     Errors: FileNotFoundError and ValueError, one sentence each with the nearest right name.
     """
     check_names(run.data.source, run.data.tokenizer)
-    check_model(run.model, context=run.data.context)
+    check_model(run.model, context=run.data.context, written=run.config.written if run.config else None)
 
 
 def _place(run: Run, out: Path | str | None, resume: bool | Path | str) -> Path | None:

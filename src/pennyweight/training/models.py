@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,8 +95,25 @@ def _from_hub(spec: str) -> Path:
     raise ValueError(f"model {spec!r} is not known{nearest(spec, list(SHAPES))}")
 
 
-def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = None) -> "PreTrainedConfig":
+def unread(spec: str, written: dict[str, Any]) -> list[str]:
+    """What of a named model a run does not read, a sentence each: its weights, and a config that changed since."""
+    path = Path(spec)
+    told: list[str] = []
+    if spec not in SHAPES and not path.is_file():
+        pattern = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)")
+        if not path.is_dir() or any(pattern.fullmatch(entry.name) for entry in path.iterdir()):
+            told.append(f"of {spec} only the config is read; the weights are fresh")
+    if (spec in SHAPES or path.exists()) and read_config(spec) != written:
+        told.append(f"the config of {spec} has changed since the run began; it is trained as it began")
+    return told
+
+
+def model_config(
+    spec: str, *, vocab_size: int, context: int, end: int | None = None, written: dict[str, Any] | None = None
+) -> "PreTrainedConfig":
     """The config of a model that can read `vocab_size` tokens and sequences of `context` tokens.
+
+    `written`: what config.json says, where it was read before; None: it is read now.
 
     The vocabulary of a built-in shape follows the tokenizer; any other config's own must hold the tokenizer's.
     `end`: the tokenizer's end-of-text id, taken where the config's own lies outside of the vocabulary.
@@ -104,7 +122,7 @@ def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = 
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
-    written = read_config(spec)
+    written = read_config(spec) if written is None else copy.deepcopy(written)
     kind = written.pop("model_type")
     if kind not in CONFIG_MAPPING:
         near = closest(kind, CONFIG_MAPPING.keys())
@@ -135,13 +153,14 @@ def model_config(spec: str, *, vocab_size: int, context: int, end: int | None = 
 
 
 def build_model(
-    spec: str, *, vocab_size: int, context: int, seed: int, end: int | None = None, device: str = "cpu"
-) -> "PreTrainedModel":
+    spec: str, *, vocab_size: int, context: int, seed: int, end: int | None = None, device: str = "cpu",
+    written: dict[str, Any] | None = None,
+) -> "PreTrainedModel":  # fmt: skip
     """A causal language model in float32 with fresh weights; nothing but `seed` and the config decides them.
 
     `device`: where it is built; "meta" gives the shapes without the memory. Errors: see `model_config`.
     """
-    config = model_config(spec, vocab_size=vocab_size, context=context, end=end)
+    config = model_config(spec, vocab_size=vocab_size, context=context, end=end, written=written)
     return from_config(config, seed=seed, device=device, name=spec)
 
 
@@ -161,14 +180,14 @@ def from_config(config: "PreTrainedConfig", *, seed: int, device: str = "cpu", n
     return model
 
 
-def check_model(spec: str, *, context: int) -> None:
+def check_model(spec: str, *, context: int, written: dict[str, Any] | None = None) -> None:
     """Makes sure that the model can be built and run, on tensors without contents.
 
     Costs: no memory, a fifth of a second for twelve layers. Errors: see `model_config`; ValueError where sizes that the
     config names do not fit together.
     """
     with FakeTensorMode():
-        model = build_model(spec, vocab_size=1, context=context, seed=0)
+        model = build_model(spec, vocab_size=1, context=context, seed=0, written=written)
         tokens = torch.zeros(1, min(context, 2), dtype=torch.int64)
         before, FAKE_LOGGER.disabled = FAKE_LOGGER.disabled, True
         try:

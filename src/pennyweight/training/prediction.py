@@ -20,8 +20,9 @@ def predict(run: Run, *, vocab_size: int) -> Categories:
     tensors without contents, of one and of two sequences: every further sequence keeps as much as the second.
     Costs: no memory, about a second for twelve layers.
     """
+    written = run.config.written if run.config else None
     with FakeTensorMode():
-        model = build_model(run.model, vocab_size=vocab_size, context=run.data.context, seed=run.seed)
+        model = build_model(run.model, vocab_size=vocab_size, context=run.data.context, seed=run.seed, written=written)
         conversion = quantize(model, run.recipe, seed=run.seed)
         saved = [_saved_bytes(run, model, batch) for batch in (1, 2)[: run.batch]]
     weights = parameter_bytes(model)

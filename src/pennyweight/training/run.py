@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
@@ -138,6 +139,23 @@ class Checkpoint:
     keep: Annotated[int, Field(ge=1)] = 2
 
 
+def _as_text(given: object) -> object:
+    return json.dumps(given, sort_keys=True) if isinstance(given, dict) else given
+
+
+@value
+class Config:
+    """What a model's config said when a run began: the run stays the same when the file changes or moves."""
+
+    of: str  # the `Run.model` that it was read from
+    says: Annotated[str, BeforeValidator(_as_text)]  # JSON, its keys sorted
+
+    @property
+    def written(self) -> Part:
+        """The config as plain JSON."""
+        return json.loads(self.says)
+
+
 @value
 class Run:
     """Everything that decides a training. `Run()` is the humble baseline: bf16, a tiny GPT-2, the standard library.
@@ -146,7 +164,7 @@ class Run:
     Errors: ValueError in one sentence, with the nearest right name.
     """
 
-    model: Annotated[str, Field(min_length=1)] = "tiny"
+    model: Annotated[str, Field(min_length=1)] = "tiny"  # its config is read, its weights are not
     data: Data = Data()
     recipe: Annotated[InstanceOf[Recipe], BeforeValidator(_as_recipe)] = field(default_factory=lambda: recipe("bf16"))
     optimizer: Optimizer = Optimizer()
@@ -160,6 +178,13 @@ class Run:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
+    config: Config | None = None  # of `model`, as it was when the run began; None: it is still to be read
+
+    @model_validator(mode="after")
+    def _config_is_of_the_model(self) -> Self:
+        if self.config is not None and self.config.of != self.model:
+            object.__setattr__(self, "config", None)  # a run with another model: the config is still to be read
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
@@ -182,6 +207,10 @@ class Run:
             part = getattr(self, name)
             if isinstance(part, Recipe):
                 written[name] = part.to_dict()
+            elif isinstance(part, Config):
+                written[name] = {"of": part.of, "says": part.written}
+            elif name == "config":
+                continue
             elif name in CHOICES:
                 written[name] = next(text for text, made in CHOICES[name].items() if type(part) is made)
             elif dataclasses.is_dataclass(part) and not isinstance(part, type):

@@ -1,11 +1,13 @@
 """Settings of a run as text: `a.b=value` in, and what differs between two runs out."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.spelling import nearest
-from pennyweight.training.run import Part, Run
+from pennyweight.training.models import read_config
+from pennyweight.training.run import Config, Part, Run
 
 
 def flat(written: Part, prefix: str = "") -> dict[str, Any]:
@@ -19,9 +21,20 @@ def flat(written: Part, prefix: str = "") -> dict[str, Any]:
     return paths
 
 
+def resolved(run: Run) -> Run:
+    """The run with what its model's config says now, where that is not yet known. Errors: those of `read_config`."""
+    return run if run.config is not None else replace(run, config=Config(of=run.model, says=read_config(run.model)))
+
+
 def differences(a: Run, b: Run) -> list[str]:
-    """What differs between two runs, one text for each setting; no text: the same run."""
+    """What differs between two runs, one text for each setting; no text: the same run.
+
+    What the models' configs say is compared where both runs know it (see `resolved`).
+    """
     left, right = a.to_dict(), b.to_dict()
+    configs = [side.pop("config", {"says": None})["says"] for side in (left, right)]
+    if a.model == b.model and None not in configs:
+        left["model"], right["model"] = configs
     told: list[str] = []
     if a.recipe.name != b.recipe.name:
         told.append(f"recipe: {a.recipe.name} is not {b.recipe.name}")

@@ -48,7 +48,12 @@ class Training:
         end = corpus.tokenizer.convert_tokens_to_ids(str(corpus.tokenizer.eos_token))
         assert isinstance(end, int)  # of one token, one number
         model = build_model(
-            run.model, vocab_size=corpus.vocab_size, context=run.data.context, seed=run.seed, end=end
+            run.model,
+            vocab_size=corpus.vocab_size,
+            context=run.data.context,
+            seed=run.seed,
+            end=end,
+            written=run.config.written if run.config else None,
         ).to(device)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
         conversion = quantize(model, run.recipe, seed=run.seed)
         sampler = Sampler(corpus.train, context=run.data.context, batch=run.batch, seed=run.seed)
@@ -73,6 +78,10 @@ class Training:
         if own.keys() != saved.model.keys():
             names = ", ".join(sorted(own.keys() ^ saved.model.keys())[:3])
             raise ValueError(f"it is of another model: the tensors {names} are in only one of the two")
+        for name, tensor in own.items():
+            if tensor.shape != saved.model[name].shape:
+                shapes = f"{tuple(saved.model[name].shape)} and {tuple(tensor.shape)}"
+                raise ValueError(f"it is of another model: {name} has the shapes {shapes}")
         for name, tensor in own.items():
             tensor.copy_(saved.model[name])
         self.optimizer.load_state_dict(saved.optimizer)
