@@ -48,6 +48,31 @@ def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path):
     assert os.listdir(tmp_path / "f") == []
 
 
+@pytest.mark.parametrize("moment", [2, 3, 4])  # 1 removes an older half; then aside, in, and the old one away
+def test_a_folder_is_never_gone_while_another_takes_its_place(tmp_path, monkeypatch, moment):
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "old").write_text("")
+    calls = []
+
+    def mortal(whole):
+        def moved(*args, **rest):
+            calls.append(args)
+            if len(calls) >= moment:
+                raise KeyboardInterrupt  # and at every later one: a killed process tidies nothing
+            return whole(*args, **rest)
+
+        return moved
+
+    monkeypatch.setattr(files.Path, "rename", mortal(files.Path.rename))
+    monkeypatch.setattr(files.shutil, "rmtree", mortal(files.shutil.rmtree))
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "f") as partial:
+        (partial / "new").write_text("")
+    monkeypatch.undo()
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["f"]
+    assert os.listdir(tmp_path / "f") == ["new" if moment == 4 else "old"]
+
+
 def test_what_a_killed_process_left_of_a_file_is_swept(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("old")
     monkeypatch.setattr(files.Path, "replace", lambda path, other: None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pennyweight.training.tensors import checksum
 
 PARTIAL = ".partial"  # ends the name of what is not whole yet
+BEFORE = ".before"  # ends the name of a folder while the one that takes its place is moved in
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,7 +52,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `final` when all went well, and vanishes when not."""
+    """A folder to write into that becomes `final` when all went well, and vanishes when not; then an old one stands."""
     partial = final.with_name(f".{final.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -59,14 +60,29 @@ def whole_folder(final: Path) -> Iterator[Path]:
         yield partial
         sync_folder(partial)
         if final.exists():
-            shutil.rmtree(final)
+            final.rename(_aside(final))
         partial.rename(final)
         sync_folder(final.parent)
     finally:
+        _settle(final)
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _aside(final: Path) -> Path:
+    return final.with_name(f".{final.name}{BEFORE}")
+
+
+def _settle(final: Path) -> None:
+    """Puts back what was moved aside for `final` where nothing took its place, and removes it where something did."""
+    if final.exists():
+        shutil.rmtree(_aside(final), ignore_errors=True)
+    elif _aside(final).exists():
+        _aside(final).rename(final)
+
+
 def sweep(folder: Path) -> None:
-    """Removes what a killed process left half-written."""
-    for path in folder.glob(f".*{PARTIAL}") if folder.is_dir() else []:
+    """Removes what a killed process left half-written, and puts back what it had moved aside."""
+    for path in folder.glob(f".*{BEFORE}"):
+        _settle(path.with_name(path.name[1 : -len(BEFORE)]))
+    for path in folder.glob(f".*{PARTIAL}"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()

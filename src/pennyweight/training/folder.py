@@ -95,6 +95,7 @@ def claimed(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise FileExistsError(f"another process trains in {path} right now") from None
         sweep(path)
+        sweep(path / CHECKPOINTS)
         yield
 
 

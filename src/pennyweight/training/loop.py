@@ -43,6 +43,7 @@ class Loop:
     bar: Silence
     interrupt: Interrupt
     peak: Peak
+    saved: int | None = None  # the step of the checkpoint that stands
 
     def __call__(self) -> None:
         """Trains until the last step. The first Ctrl-C saves and raises KeyboardInterrupt; see also `check`."""
@@ -61,7 +62,8 @@ class Loop:
                 self.save()
                 self.ledger.write("checkpoint", progress.step)
         if self.interrupt.asked:
-            self.save()
+            if self.saved != progress.step:
+                self.save()
             raise KeyboardInterrupt(f"stopped after step {progress.step} of {run.steps}{self.standing()}")
 
     def step(self) -> None:
@@ -138,6 +140,7 @@ class Loop:
                 training.saved(self.ledger.lines),
                 keep=training.run.checkpoint.keep,
             )
+            self.saved = step
 
     def check(self, batches: list[Tensor], loss: Tensor, norm: float) -> None:
         """Stops a step whose loss or gradient is not finite, before it moves a weight. Errors: Diverged."""

@@ -64,7 +64,7 @@ def _trained(
             ledger.write("checkpoint", start)  # its line stood after what the checkpoint remembers, and was cut
         bar = stack.enter_context(shown(str(run.recipe), run.steps, start=start, progress=progress))
         with Interrupt() as interrupt:
-            Loop(training, corpus, ledger, place, bar, interrupt, peak)()
+            Loop(training, corpus, ledger, place, bar, interrupt, peak, start or None)()
         result = finish(training, corpus, predicted=predicted, place=place, device=peak.device)
         ledger.write("end", result.steps, loss=result.val_loss, loss_plain=result.val_loss_plain, tokens=result.tokens)
         ledger.sync()
