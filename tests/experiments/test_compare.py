@@ -35,7 +35,9 @@ def test_every_recipe_meets_every_seed_with_the_same_run(tmp_path: Path, trained
     assert {(run.steps, run.data, run.model) for run in asked} == {(10, BASE.data, BASE.model)}
     assert [(row["recipe"], row["seed"]) for row in rows] == [("bf16", 0), ("bf16", 1), ("w8a8", 0), ("w8a8", 1)]
     assert results(tmp_path / "o") == json.loads(json.dumps(rows))
-    assert {path.name for path in (tmp_path / "o").iterdir()} == {"runs", "results.json", "report.html", "report.md"}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {
+        "runs", "results.json", "comparison.json", "report.html", "report.md",
+    }  # fmt: skip
     assert {row["folder"] for row in rows} == {
         f"runs/{name}-seed{seed}" for name in ("bf16", "w8a8") for seed in (0, 1)
     }

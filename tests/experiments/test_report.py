@@ -11,6 +11,7 @@ import pytest
 
 from pennyweight.experiments import report
 from pennyweight.experiments.results import write
+from pennyweight.training import Run
 
 Make = Callable[..., dict[str, Any]]
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(1)>|`*[a](javascript:b)\n# h \"'&{{ 7*7 }}"
@@ -72,7 +73,10 @@ def test_the_page_says_what_was_asked_for(folder: Path) -> None:
         "Memory by category",
         "Throughput",
         "grad_input 85.0 %",
-        "Left as it is, penny4 leaves the head plain: head",
+        "Not converted: head (penny4 leaves the head plain)",
+        "Peak memory: the most that the process held, less what it held before the model was built.",
+        "everything else (temporaries, allocator)",
+        "results.json (the runs) and comparison.json (what they say)",
         "pennyweight train --recipe penny4 --seed 0 --steps 10",
         "a processor",
         "2.13.0",
@@ -85,6 +89,7 @@ def test_the_page_says_what_was_asked_for(folder: Path) -> None:
 def test_markdown_says_the_same_and_its_tables_stay_whole(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     assert "costs +0.49 %" in text
+    assert "Peak memory: the most that the process held, less what it held before the model was built." in text
     assert "<script>" not in text
     widths = {}
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
@@ -124,8 +129,55 @@ def test_a_run_that_finished_since_takes_the_place_of_its_failure(tmp_path: Path
 def test_a_single_run_has_a_report_and_no_results_json(tmp_path: Path, row: Make) -> None:
     (tmp_path / "result.json").write_text(json.dumps(row("penny8")))
     page = report(tmp_path).read_text()
+    text = (tmp_path / "report.md").read_text()
     assert "What training in penny8 came to" in page
-    assert not (tmp_path / "results.json").exists()
+    assert "machines: result.json" in page
+    assert "penny8 ends at 4.0000 nats a token" in page
+    for said in ("baseline", "cost", "against", "verdict", "difference to"):
+        assert said not in text, said
+    assert not {"results.json", "comparison.json"} & {path.name for path in tmp_path.iterdir()}
+
+
+def started(folder: Path, recipe: str, *events: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    run = Run(recipe=recipe, steps=400)
+    (folder / "run.json").write_text(json.dumps({"run": run.to_dict(), "data_hash": "d" * 64}))
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_runs_that_did_not_finish_are_told_with_how_far_they_are(tmp_path: Path, row: Make) -> None:
+    started(tmp_path / "runs" / "bf16-seed0", "bf16", *({"kind": "step", "step": n, "loss": 5.0} for n in (1, 2, 3)))
+    report(tmp_path)
+    assert "bf16 has no finished run (unfinished: step 3 of 400)." in (tmp_path / "report.md").read_text()
+    started(tmp_path / "runs" / "w8a8-seed0", "w8a8")
+    bad = {"kind": "divergence", "step": 7, "what": "the loss is nan", "where": "the head"}
+    started(tmp_path / "runs" / "w2ta2t-seed0", "w2ta2t", bad)
+    page = report(tmp_path).read_text()
+    assert "unfinished: step 0 of 400" in page
+    assert "diverged: at step 7 the loss is nan; first not finite: the head" in page
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [(one["recipe"], one["status"], one["val_loss"]) for one in written] == [
+        ("bf16", "unfinished", None), ("w2ta2t", "diverged", None), ("w8a8", "unfinished", None),
+    ]  # fmt: skip
+    (tmp_path / "runs" / "bf16-seed0" / "result.json").write_text(json.dumps(row("bf16")))
+    assert "1 of its runs" not in report(tmp_path).read_text()
+    assert [one["status"] for one in json.loads((tmp_path / "results.json").read_text())] == [
+        "finished", "diverged", "unfinished",
+    ]  # fmt: skip
+
+
+def test_a_single_run_that_did_not_finish_is_told_too(tmp_path: Path) -> None:
+    started(tmp_path / "r", "penny8", {"kind": "step", "step": 5, "loss": 5.0})
+    assert "unfinished: step 5 of 400" in report(tmp_path / "r").read_text()
+    assert not (tmp_path / "r" / "results.json").exists()
+
+
+def test_the_blocks_that_stay_plain_are_counted(tmp_path: Path, row: Make) -> None:
+    for blocks, said in ((4, "keeps none of 4 blocks in bf16"), (7, "keeps the last 1 of 7 blocks in bf16")):
+        names = [f"transformer.h.{n}.mlp.c_fc" for n in range(blocks)]
+        made = row("penny4", converted=names[:-1], left=[[names[-1], "some reason"], ["lm_head", "head"]])
+        (tmp_path / "result.json").write_text(json.dumps(made))
+        assert said in report(tmp_path).read_text()
 
 
 def test_runs_of_different_data_are_told_apart_with_a_warning(tmp_path: Path, row: Make) -> None:

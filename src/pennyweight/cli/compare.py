@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pennyweight.experiments import Row
 
-SPARE = ("difference", "bits/byte", "perplexity", "verdict")  # columns that a narrow terminal can do without
+SPARE = ("difference", "perplexity", "verdict")  # columns that a narrow terminal can do without
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Train every recipe on equal tokens and say what each costs. The same command goes on where it stopped."""
-    from pennyweight.experiments import DEFAULT_RECIPES
+    from pennyweight.experiments import DEFAULT_RECIPES, answers
     from pennyweight.experiments import compare as compared
     from pennyweight.training import Run
 
@@ -49,7 +49,7 @@ def compare(
         say(f"what is done is saved in {folder}; the same command with --out {folder} goes on")
         raise
     if json:
-        print_json(rows)
+        print_json({"runs": rows, "tables": answers(rows)})
     else:
         _print(rows, folder)
     if not any(row.get("status") == "finished" for row in rows) or any(row.get("status") == "failed" for row in rows):

@@ -4,9 +4,11 @@ import math
 from dataclasses import dataclass
 
 from pennyweight.experiments.charts import Tick, shades
-from pennyweight.experiments.results import Standing, Table
+from pennyweight.experiments.results import Row, Standing, Table
 from pennyweight.experiments.statistics import THRESHOLDS
 from pennyweight.experiments.wording import NOTHING, bracket, count, percent, size
+
+REST = "everything else (temporaries, allocator)"  # of the peak that is in no category
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,31 @@ class Stack:
     predicted: tuple[Piece, ...]
     measured: tuple[Piece, ...]
     totals: tuple[str, str]
-    peak: str
 
 
 def categories(table: Table) -> list[str]:
-    """The memory categories that any run tells, in the order they are told."""
-    return list(dict.fromkeys(name for row in table.rows for name in (row.get("memory") or {})))
+    """The memory categories that any run tells, in the order they are told, and what else the peak held."""
+    told = list(dict.fromkeys(name for row in table.rows for name in (row.get("memory") or {})))
+    return [*told, REST] if any(_rest(row) for row in table.rows) else told
 
 
 def memory_of(standing: Standing, category: str, way: str) -> float | None:
     """Bytes of a category, predicted or measured, mean over the runs."""
-    told = [((row.get("memory") or {}).get(category) or {}).get(way) for row in standing.runs]
+    if category == REST:
+        told = [_rest(row) if way == "measured" else None for row in standing.runs]
+    else:
+        told = [((row.get("memory") or {}).get(category) or {}).get(way) for row in standing.runs]
     values = [value for value in told if isinstance(value, int | float)]
     return math.fsum(values) / len(values) if values else None
+
+
+def _rest(row: Row) -> float | None:
+    """Bytes of the peak that no category holds; None where a run does not tell, or where they held as much."""
+    measured = [(one or {}).get("measured") for one in (row.get("memory") or {}).values()]
+    peak = row.get("peak_memory_bytes")
+    if not isinstance(peak, int | float) or not measured or not all(isinstance(one, int | float) for one in measured):
+        return None
+    return max(0.0, peak - math.fsum(measured)) or None
 
 
 def stacks(table: Table) -> list[Stack]:
@@ -113,7 +127,6 @@ def stacks(table: Table) -> list[Stack]:
         Stack(
             one.recipe, pieces(held[one.recipe]["predicted"]), pieces(held[one.recipe]["measured"]),
             (_total(held[one.recipe]["predicted"]), _total(held[one.recipe]["measured"])),
-            size(one.mean("peak_memory_bytes")),
         )
         for one in table.standings
         if one.runs

@@ -1,5 +1,6 @@
 """Facts: everything the report says, as plain words and numbers, before it is HTML or Markdown."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Facts:
     machine: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
     warnings: tuple[str, ...]
+    files: str  # that hold the same numbers for machines
+    peak: str = wording.PEAK
 
 
 def title_of(rows: Sequence[Row], found: Sequence[Table]) -> str:
@@ -66,8 +69,8 @@ def title_of(rows: Sequence[Row], found: Sequence[Table]) -> str:
     return f"What {wording.listing(others)} {'cost' if len(others) > 1 else 'costs'} against {baseline}"
 
 
-def facts(rows: Sequence[Row]) -> Facts:
-    """Everything there is to say about some runs."""
+def facts(rows: Sequence[Row], *, files: str) -> Facts:
+    """Everything there is to say about some runs, whose numbers stand in `files` too."""
     found = tables(rows)
     warnings = []
     if len(found) > 1:
@@ -76,7 +79,9 @@ def facts(rows: Sequence[Row]) -> Facts:
             "numbers of different tables are not comparable."
         )
     sections = tuple(_section(table) for table in found)
-    return Facts(title_of(rows, found), sections, _written(rows), _machine(rows), _commands(rows), tuple(warnings))
+    return Facts(
+        title_of(rows, found), sections, _written(rows), _machine(rows), _commands(rows), tuple(warnings), files
+    )
 
 
 def _section(table: Table) -> Section:
@@ -98,30 +103,38 @@ def _section(table: Table) -> Section:
 
 
 def comparison(table: Table) -> Grid:
-    """The main table: one line per recipe, differences to the baseline with their spread over seeds.
+    """The main table: one line per recipe, differences to the baseline (if there is any other) with their spread.
 
     A cell may have a second line: what belongs to its number.
     """
-    header = (
-        "recipe", "seeds", "validation loss", f"cost against {table.baseline}", "difference", "perplexity", "bits/byte",
-        "peak memory", "tokens/s", "verdict",
-    )  # fmt: skip
-    return header, [_line(one) for one in table.standings]
+    header = ("recipe", "seeds", "validation loss", "perplexity", "peak memory", "tokens/s")
+    lines = [_line(one) for one in table.standings]
+    if table.alone:
+        return header, lines
+    header = (*header[:3], f"cost against {table.baseline}", "difference", *header[3:], "verdict")
+    told = [(*line[:3], *_cost(one), *line[3:], one.verdict) for one, line in zip(table.standings, lines, strict=True)]
+    return header, told
 
 
 def _line(one: Standing) -> tuple[str, ...]:
     failed = f" of {len(one.runs) + len(one.failed)}" if one.failed else ""
-    saved = one.mean("val_loss_plain")
+    saved, bits = one.mean("val_loss_plain"), one.mean("bits_per_byte")
     return (
         one.recipe, f"{len(one.runs)}{failed}",
         _two(wording.with_deviation(one.loss, 4), f"{wording.number(saved, 4)} as saved" if saved is not None else ""),
-        _two(wording.percent(one.cost.mean if one.cost else None), wording.bracket(one.cost, 2)),
-        _two(wording.signed(one.difference.mean if one.difference else None, 4), wording.bracket(one.difference, 4)),
-        wording.number(one.mean("perplexity"), 2), wording.number(one.mean("bits_per_byte"), 4),
+        _two(wording.number(one.mean("perplexity"), 2), f"{wording.number(bits, 3)} bits/byte" if bits else ""),
         _two(wording.size(one.mean("peak_memory_bytes")), wording.change(one.memory)),
         _two(wording.count(one.mean("tokens_per_second")), wording.change(one.speed)),
-        one.verdict,
     )  # fmt: skip
+
+
+def _cost(one: Standing) -> tuple[str, str]:
+    """What a recipe costs in percent and in nats a token, each with its interval below."""
+    cost, difference = one.cost, one.difference
+    return (
+        _two(wording.percent(cost.mean if cost else None), wording.bracket(cost, 2)),
+        _two(wording.signed(difference.mean if difference else None, 4), wording.bracket(difference, 4)),
+    )
 
 
 def _two(number: str, beside: str) -> str:
@@ -130,8 +143,8 @@ def _two(number: str, beside: str) -> str:
 
 
 def _runs(table: Table) -> Grid:
-    header = ("recipe", "seed", "status", "val_loss", "val_loss_plain", "initial_loss", "perplexity", "tokens", "steps",
-              "tokens/s", "peak memory", "time")  # fmt: skip
+    header = ("recipe", "seed", "status", "validation loss", "as saved", "before step 1", "perplexity", "tokens",
+              "steps", "tokens/s", "peak memory", "time")  # fmt: skip
     return header, [
         (
             str(row["recipe"]), str(row.get("seed", 0)), _status(row), wording.number(row.get("val_loss"), 4),
@@ -196,10 +209,20 @@ def _shares(row: Row, recipe: Recipe) -> tuple[str, ...]:
                 f"has both operands in at most {bits} bits in these shares of the multiply-adds of its blocks' linear "
                 f"layers: {', '.join(dict.fromkeys(products))}."
             )
+    if recipe.last and (blocks := _blocks(row)):
+        kept = recipe.plain_blocks(blocks)
+        which = f"the last {kept} of {blocks}" if kept else f"none of {blocks}"
+        said.append(f"keeps {which} blocks in {recipe.precision} ({recipe.last:.0%} of them, rounded down).")
     states = [f"{slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"]
     if states:
         said.append(f"keeps {wording.listing(states)}.")
     return tuple(said)
+
+
+def _blocks(row: Row) -> int:
+    """How many transformer blocks the names of a model's layers tell."""
+    names = [*(row.get("converted") or []), *(name for name, _ in row.get("left") or [])]
+    return len({found[1] for name in names if (found := re.search(r"\.(\d+)\.", str(name)))})
 
 
 def _exceptions(row: Row) -> tuple[str, ...]:
@@ -207,7 +230,7 @@ def _exceptions(row: Row) -> tuple[str, ...]:
     reasons: dict[str, list[str]] = {}
     for name, why in row.get("left") or []:
         reasons.setdefault(str(why), []).append(str(name))
-    return tuple(f"{why}: {', '.join(wording.folded(names))}" for why, names in reasons.items())
+    return tuple(f"{', '.join(wording.folded(names))} ({why})" for why, names in reasons.items())
 
 
 def _machine(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
@@ -250,7 +273,7 @@ def flags(run: dict[str, Any]) -> list[str]:
     humble = flat(Run().to_dict())
     told = []
     for path, value in flat(run).items():
-        if path.split(".")[0] in ("recipe", "seed") or humble.get(path) == value:
+        if path.split(".")[0] in ("recipe", "seed", "config") or humble.get(path) == value:
             continue
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         told += [EVERYDAY[path], shlex.quote(text)] if path in EVERYDAY else ["--set", shlex.quote(f"{path}={text}")]

@@ -43,7 +43,7 @@ def _section(section: Section) -> list[str]:
 def _recipe(written: Written) -> list[str]:
     said = (
         *(f"{written.name} {line}" for line in written.shares),
-        *(f"Left as it is, {line}" for line in written.exceptions),
+        *(f"Not converted: {line}" for line in written.exceptions),
         *written.notes,
     )
     return [f"### {plain(written.name)}", grid(written.grid), bullets(said)]
@@ -53,7 +53,9 @@ def markdown(facts: Facts) -> str:
     """The whole report."""
     parts = [f"# {plain(facts.title)}", bullets(facts.warnings)]
     for place, section in enumerate(facts.sections, 1):
-        heading = "What each recipe costs" + (f" (data {place})" if len(facts.sections) > 1 else "")
+        heading = ("Result" if section.table.alone else "What each recipe costs") + (
+            f" (data {place})" if len(facts.sections) > 1 else ""
+        )
         parts += [f"## {heading}", *_section(section)]
     parts.append("## What each recipe writes")
     for written in facts.recipes:
@@ -63,5 +65,9 @@ def markdown(facts: Facts) -> str:
     notes = (
         "Differences are paired by seed; ± is the standard deviation over seeds, brackets are 95 % t-intervals.",
         "The cost counts the larger of the recipe's own validation loss and that of the model as saved.",
+        "As saved: of the plain model in model/, its weights as the recipe writes them.",
+        f"Peak memory: {facts.peak}.",
+        f"The same numbers for machines: {facts.files}.",
     )
-    return "\n\n".join(part for part in [*parts, bullets(notes)] if part) + "\n"
+    alone = all(section.table.alone for section in facts.sections)
+    return "\n\n".join(part for part in [*parts, bullets(notes[2:] if alone else notes)] if part) + "\n"

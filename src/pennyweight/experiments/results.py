@@ -101,6 +101,11 @@ class Table:
     standings: tuple[Standing, ...]
 
     @property
+    def alone(self) -> bool:
+        """Whether there is one recipe only, and nothing to compare."""
+        return len(self.standings) == 1
+
+    @property
     def rows(self) -> list[Row]:
         """Every run of the table, finished or not."""
         return [row for standing in self.standings for row in (*standing.runs, *standing.failed)]

@@ -8,6 +8,7 @@ from pennyweight.experiments.results import Standing, Table
 from pennyweight.experiments.statistics import Spread
 
 NOTHING = "–"  # shown where a number is unknown
+PEAK = "the most that the process held, less what it held before the model was built"
 LITTLE = 0.75  # of the loss before step 1: still about that of knowing only how often each token comes
 MINUS = "−"  # the sign as long as the plus
 
@@ -157,23 +158,31 @@ def headline(standing: Standing, baseline: str) -> str:
 
 
 def summary(table: Table) -> str:
-    """What was compared, in a few words."""
+    """What was trained or compared, in a few words."""
     seeds = seeds_of(table)
     if not seeds:
-        return f"{table.baseline}, the baseline, has no finished run, so there is nothing to compare with."
+        nothing = "" if table.alone else ", the baseline, has no finished run, so there is nothing to compare with"
+        return f"{table.baseline}{nothing or ' has no finished run'}."
     first = table.standings[0]
-    recipes = f"{len(table.standings)} recipe{'s' if len(table.standings) != 1 else ''}"
-    over = f"{len(seeds)} seeds" if len(seeds) != 1 else "1 seed"
     begin, end = first.mean("initial_loss"), first.loss.mean if first.loss else None
     down = f" (from {number(begin, 4)} before step 1)" if begin is not None else ""
-    spread = "" if len(seeds) > 1 else " One seed each: the spread over seeds is unknown."
+    over = f"{len(seeds)} seeds" if len(seeds) != 1 else f"seed {seeds[0]}"
+    said = over.capitalize() if table.alone else f"{len(table.standings)} recipes, {over}"
+    return (
+        f"{said}, {count(table.tokens)} tokens a run{_model(first)}. "
+        f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}."
+        f"{_cautions(table, begin, end, len(seeds))}"
+    )
+
+
+def _cautions(table: Table, begin: float | None, end: float | None, num_seeds: int) -> str:
+    """What a comparison's numbers cannot tell; nothing for a recipe alone."""
+    if table.alone:
+        return ""
+    spread = " One seed each: the spread over seeds is unknown." if num_seeds == 1 else ""
     # Only interleaved steps compare speeds fairly; these runs followed one another, each in a process of its own.
     speed = " The runs followed one another, so their tokens a second also show what else the machine did."
-    return (
-        f"{recipes}, {over}, {count(table.tokens)} tokens a run{_model(first)}. "
-        f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}."
-        f"{_learned_little(table.baseline, begin, end)}{spread}{speed}"
-    )
+    return f"{_learned_little(table.baseline, begin, end)}{spread}{speed}"
 
 
 def _learned_little(name: str, begin: float | None, end: float | None) -> str:
