@@ -53,6 +53,11 @@ def test_a_recipe_is_chosen_by_name_and_changed_by_path():
     ("setting", "said"),
     [
         ("optimizer.lrr=1", "Run.optimizer has no field 'lrr'; did you mean 'lr'?"),
+        ("lr=1", "Run has no field 'lr'; did you mean 'optimizer.lr'?"),
+        ("every=1", "did you mean 'evaluation.every' or 'checkpoint.every'?"),
+        ("weight_decai=1", "did you mean 'optimizer.weight_decay'?"),
+        ("stepz=1", "Run has no field 'stepz'; did you mean 'steps'?"),
+        ("recipe.zz=1", "Recipe has no field 'zz'; there are name, linear"),
         ("optimiser.lr=1", "Run has no field 'optimiser'; did you mean 'optimizer'?"),
         ("steps.x=1", "Run.steps is one value and has no field 'x'"),
         ("optimizer=1", "optimizer.lr"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from pennyweight.recipes import Recipe, recipe
-from pennyweight.spelling import nearest
+from pennyweight.spelling import closest, nearest
 from pennyweight.training.models import read_config
 from pennyweight.training.run import Config, Part, Run
 
@@ -96,10 +96,21 @@ def _group_of(names: list[str], root: str, written: Part) -> Part:
         if not isinstance(place, dict):
             raise ValueError(f"{owner} is one value and has no field {name!r}")
         if name not in place:
-            raise ValueError(f"{owner} has no field {name!r}{nearest(name, list(place))}")
+            raise ValueError(f"{owner} has no field {name!r}{_meant(names, place) or nearest(name, list(place))}")
         if depth + 1 < len(names):
             place = place[name]
     return place
+
+
+def _meant(names: list[str], written: Part) -> str:
+    """For a single name that stands deeper in a group: "; did you mean 'optimizer.lr'?"; else nothing."""
+    if len(names) > 1:
+        return ""
+    leaves: dict[str, list[str]] = {}
+    for path in flat({name: part for name, part in written.items() if name != "config"}):
+        leaves.setdefault(path.rpartition(".")[2], []).append(path)
+    found = closest(names[0], leaves)
+    return f"; did you mean {' or '.join(map(repr, leaves[found]))}?" if found else ""
 
 
 def _put(written: Part, names: list[str], text: str) -> None:
