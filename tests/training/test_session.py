@@ -1,11 +1,13 @@
 """A run goes on from where it stands, and nothing that stands is lost or told twice."""
 
+import json
 import os
+import shutil
 import signal
 
 import pytest
 
-from pennyweight.training import Checkpoint, read_ledger, train
+from pennyweight.training import Checkpoint, launch, read_ledger, train
 from pennyweight.training import loop as loop_room
 
 
@@ -40,3 +42,53 @@ def test_ctrl_c_in_a_step_with_a_checkpoint_saves_and_tells_it_once(small, tmp_p
     train(run, tmp_path / "r", progress=False)
     assert saved == [2, 4]
     assert kinds(tmp_path / "r") == kinds(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_folder_that_was_taken_while_the_data_was_read_answers_or_refuses(small, tmp_path, monkeypatch, seed):
+    run, other = small(steps=1), small(steps=1, seed=seed)
+    prepare, results = launch.prepare, []
+
+    def overtaken(*words, **rest):
+        monkeypatch.setattr(launch, "prepare", prepare)
+        results.append(train(run, tmp_path / "r", progress=False))
+        return prepare(*words, **rest)
+
+    monkeypatch.setattr(launch, "prepare", overtaken)
+    if other == run:
+        assert [train(other, tmp_path / "r", progress=False)] == results
+    else:
+        with pytest.raises(FileExistsError, match="already holds another run.*seed: 0 is not 1"):
+            train(other, tmp_path / "r", progress=False)
+    assert kinds(tmp_path / "r").count(("end", 1)) == 1
+
+
+def test_a_model_that_is_gone_is_written_again_from_the_last_checkpoint(small, tmp_path, caplog):
+    run, place = small(steps=1), tmp_path / "r"
+    result = train(run, place, progress=False)
+    written, told = (place / "model" / "model.safetensors").read_bytes(), kinds(place)
+    shutil.rmtree(place / "model")
+    assert train(run, place, progress=False).val_loss == result.val_loss
+    assert (place / "model" / "model.safetensors").read_bytes() == written
+    assert kinds(place) == told
+    shutil.rmtree(place / "model")
+    shutil.rmtree(place / "checkpoints")
+    assert train(run, place, progress=False).val_loss == result.val_loss
+    assert "is gone, and there is no checkpoint" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{}", '{"curve": 5}', "[" * 100_000])
+def test_a_result_that_is_none_is_said_in_one_sentence(small, tmp_path, content):
+    run = small(steps=1)
+    train(run, tmp_path, progress=False)
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(ValueError, match="result.json (holds no result of a run|is not JSON)"):
+        train(run, tmp_path, progress=False)
+
+
+def test_a_result_with_a_field_too_many_is_said_in_one_sentence(small, tmp_path):
+    run = small(steps=1)
+    result = train(run, tmp_path, progress=False)
+    (tmp_path / "result.json").write_text(json.dumps({**result.to_dict(), "other": 3}))
+    with pytest.raises(ValueError, match="result.json holds no result of a run .*other"):
+        train(run, tmp_path, progress=False)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ RUN, RESULT, LEDGER, CHECKPOINTS, MODEL, LOCK = (
     "model",
     ".lock",
 )
+logger = logging.getLogger("pennyweight.training")
 
 
 def load_run(path: Path | str) -> Run:
@@ -36,7 +38,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"a run is described by {path}, which does not exist")
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # not text, not JSON, a number too long, lists too deep
         raise ValueError(f"a run is described in JSON, but {path} is not JSON") from None
     if not isinstance(written, dict) or not isinstance(written.get("run", {}), dict):
         raise ValueError(f"a run is described by a JSON object, but {path} holds something else")
@@ -44,10 +46,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def answer(path: Path, run: Run) -> Result | None:
-    """The result of this very run, if the folder holds it; None where there is something left to train or to refuse."""
+    """The result of this very run, if the folder holds it; None where there is something left to train or to refuse.
+
+    Where its model is gone, it is written again from the last checkpoint; without one the result has to do.
+    """
     if not all(os.path.isfile(path / name) for name in (RUN, RESULT)) or differences(load_run(path), run):
         return None
-    return Result.from_dict(_read(path / RESULT))
+    result = _result(path / RESULT)
+    if differences(Run.from_dict(result.run), run):
+        return None
+    if not (path / MODEL).is_dir():
+        if any((path / CHECKPOINTS).glob("step-*")):
+            return None
+        logger.warning("the model of the finished run %s is gone, and there is no checkpoint to write it from", path)
+    return result
+
+
+def _result(path: Path) -> Result:
+    try:
+        return Result.from_dict(_read(path))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no result of a run ({error}); without it the run goes on") from None
 
 
 def admit(path: Path, run: Run, *, resume: bool) -> None:

@@ -44,6 +44,10 @@ def trained(run: Run, corpus: Corpus, place: Path | None, *, progress: bool) -> 
             return _trained(training, corpus, predicted, peak, place, progress)
         check_disk(place, predicted)
         with places.claimed(place):
+            found = places.answer(place, run)  # another process may have been faster since the folder was looked at
+            if found is not None:
+                return found
+            places.admit(place, run, resume=False)
             try:
                 return _trained(training, corpus, predicted, peak, place, progress)
             except (OSError, SafetensorError) as error:
