@@ -90,7 +90,52 @@ def test_eval_measures_the_saved_model_as_its_run_did_and_on_any_text(
     assert told["perplexity"] == pytest.approx(math.exp(told["loss"]))
     assert told["bits_per_byte"] == pytest.approx(told["loss"] * told["tokens"] / math.log(2) / 450)
     assert main(["eval", "r", "--data", "t.txt"]) == 0
-    assert f"{told['loss']:.4f} nats a token" in capsys.readouterr().out
+    assert f"{told['loss']:.4f} nats a token, computed in fp32" in capsys.readouterr().out
+
+
+def test_eval_of_a_run_gives_its_own_numbers_in_its_own_precision(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--recipe", "bf16", "--steps", "2", "--out", "r", "--json", *small]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert main(["eval", "r", "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert own["precision"] == "bf16"
+    assert own["loss"] == trained["val_loss_plain"] == trained["val_loss"]  # bf16 writes nothing: one model
+    for name in ("perplexity", "bits_per_byte"):
+        assert own[name] == pytest.approx(trained[name], rel=1e-12)  # float64: another order of products
+
+
+def test_eval_reads_a_file_as_one_document_and_gives_what_a_plain_loop_over_the_model_gives(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert main(["train", "--recipe", "w8a8", "--steps", "2", "--out", "r", *small]) == 0
+    text = "".join(
+        f"the model {n} reads few bits and says what each costs\n{chr(10) * (n % 5 == 0)}" for n in range(90)
+    )
+    Path("t.txt").write_text(text)
+    capsys.readouterr()
+    assert main(["eval", "r", "--data", "t.txt", "--context", "16", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    tokens = AutoTokenizer.from_pretrained("r/model")(text, return_tensors="pt").input_ids[0]
+    model = AutoModelForCausalLM.from_pretrained("r/model", dtype=torch.float32).eval()
+    nats = 0.0
+    with torch.no_grad():
+        for begin in range(0, len(tokens) - 1, 16):
+            window = tokens[begin : begin + 17]
+            logits = model(window[None, :-1]).logits[0]
+            nats += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
+    assert (told["tokens"], told["documents"], told["ends"]) == (len(tokens) - 1, 1, 0)
+    assert told["loss"] == pytest.approx(nats / (len(tokens) - 1), rel=1e-5)  # float32: other batches
+    assert told["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text), rel=1e-5)
+    Path("two").mkdir()
+    for name in ("a", "b"):
+        Path("two", name).write_text(text)
+    assert main(["eval", "r", "--data", "two"]) == 0
+    assert f"{2 * len(tokens):,} of 2 documents, 1 of them end tokens" in capsys.readouterr().out
 
 
 def test_eval_refuses_what_is_no_whole_model(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,8 @@ def test_a_text_file_is_cut_into_documents_that_put_together_are_the_file(tmp_pa
     found = documents(str(path))
     assert len(found) > 10
     assert "".join(text for _, text in found) == LONG
+    assert documents(str(path), cut=list).parts == (("a.txt", LONG),)
+    assert documents(str(tmp_path), cut=list).parts == (("a.txt", LONG),)
 
 
 def test_json_lines_and_parquet_files_give_the_same_documents(tmp_path: Path) -> None:

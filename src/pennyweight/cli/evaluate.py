@@ -60,11 +60,12 @@ class Progress:
 
 
 def _print(told: "Evaluation") -> None:
+    ends = f", {told.ends:,} of them end tokens" if told.ends else ""
     lines = [
-        ("loss", f"{told.loss:.4f} nats a token"),
+        ("loss", f"{told.loss:.4f} nats a token, computed in {told.precision}"),
         ("perplexity", f"{told.perplexity:.3f}"),
         ("bits a byte", f"{told.bits_per_byte:.4f}"),
-        ("tokens", f"{told.tokens:,} of {told.documents:,} document{'s' if told.documents != 1 else ''}"),
+        ("tokens", f"{told.tokens:,} of {told.documents:,} document{'s' if told.documents != 1 else ''}{ends}"),
         ("context", f"{told.context:,}"),
     ]
     print_table(("", f"{told.model} on {told.data}"), lines)

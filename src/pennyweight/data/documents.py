@@ -4,7 +4,7 @@ import hashlib
 import re
 from codecs import getincrementaldecoder
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 SPACE = re.compile(r"\s")
 LARGEST_SHARE = 20  # a text above 1/20 of all is cut: as one document it would exceed the usual validation part of 5 %
 PIECES = 256  # about so many pieces come out of one long text, enough to choose a validation part from
+Cut = Callable[[Iterable[tuple[str, str]]], list[tuple[str, str]]]  # texts of files into documents: cut_long, or list
 SHORTEST_PIECE, LONGEST_PIECE = 512, 65_536  # characters
 
 

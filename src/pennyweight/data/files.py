@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pennyweight.data.documents import cut_long, decode
+from pennyweight.data.documents import Cut, cut_long, decode
 
 GLANCE = 1 << 20  # bytes read of a file before the rest: a large binary file is not read to its end to be left out
 VERSION_CONTROL = {".git", ".hg", ".svn"}
@@ -82,8 +82,10 @@ def read_texts(contents: list[tuple[str, bytes]]) -> tuple[list[tuple[str, str]]
     return texts, left_out
 
 
-def folder_documents(contents: list[tuple[str, bytes]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Documents of a folder's files, and the files that hold none: a bad file is left out with its reason."""
+def folder_documents(
+    contents: list[tuple[str, bytes]], cut: Cut = cut_long
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Documents of a folder's files (`cut` cuts texts), and the files that hold none: each is left out with a reason."""
     texts, left_out = read_texts([entry for entry in contents if not _has_rows(entry[0])])
     rows: list[tuple[str, str]] = []
     for name, content in contents:
@@ -92,7 +94,7 @@ def folder_documents(contents: list[tuple[str, bytes]]) -> tuple[list[tuple[str,
                 rows += file_rows(name, content, None)
             except ValueError as error:
                 left_out.append((name, str(error)))
-    return [*cut_long(texts), *rows], sorted(left_out)
+    return [*cut(texts), *rows], sorted(left_out)
 
 
 def _has_rows(name: str) -> bool:

@@ -6,7 +6,7 @@ import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pennyweight.data.documents import Documents, content_hash, cut_long, decode, without_blank
+from pennyweight.data.documents import Cut, Documents, content_hash, cut_long, decode, without_blank
 from pennyweight.data.files import ROWS, file_rows, folder_documents, read_all, read_texts, text_column, walk
 from pennyweight.spelling import closest
 
@@ -39,9 +39,9 @@ class Source:
             pieces[1:] = [(Path(name).suffix.lower(), content)]
         return content_hash(pieces)
 
-    def documents(self) -> Documents:
-        """The documents; ValueError in one sentence where the source holds none."""
-        parts, unread = self._parts()
+    def documents(self, cut: Cut = cut_long) -> Documents:
+        """The documents, texts cut by `cut`; ValueError in one sentence where the source holds none."""
+        parts, unread = self._parts(cut)
         parts, blank = without_blank(parts)
         left_out = (*self.left_out, *unread, *blank)
         if not parts:
@@ -49,25 +49,25 @@ class Source:
             raise ValueError(f"data {self.spec!r} holds no text to train on ({reasons or 'nothing is there'})")
         return Documents(tuple(parts), left_out)
 
-    def _parts(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    def _parts(self, cut: Cut) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         match self.kind:
             case "stdlib":
                 return read_texts(self.contents)
             case "folder":
-                return folder_documents(self.contents)
+                return folder_documents(self.contents, cut)
             case "file":
-                return self._file_parts(), []
+                return self._file_parts(cut), []
             case _:
                 return [(name, content.decode()) for name, content in self.contents], []
 
-    def _file_parts(self) -> list[tuple[str, str]]:
+    def _file_parts(self, cut: Cut) -> list[tuple[str, str]]:
         name, content = self.contents[0]
         try:
             if not content:
                 raise ValueError("it is empty")
             if Path(name).suffix.lower() in ROWS:
                 return file_rows(name, content, self.column)
-            return cut_long([(name, decode(content))])
+            return cut([(name, decode(content))])
         except ValueError as error:
             raise ValueError(f"data file {self.spec!r} cannot be read: {error}") from None
 
@@ -115,9 +115,13 @@ def _place(spec: str) -> tuple[Path, str | None]:
     return path, column
 
 
-def documents(spec: str) -> Documents:
-    """The documents of a data specification; see `source` for what can be named."""
-    return source(spec).documents()
+def documents(spec: str, cut: Cut = cut_long) -> Documents:
+    """The documents of a data specification; see `source` for what can be named.
+
+    A text that makes up much of the whole is cut, so that a part of it can be held back; with `cut=list` every file of
+    text is one document.
+    """
+    return source(spec).documents(cut)
 
 
 def _missing(spec: str, path: Path) -> FileNotFoundError | ValueError:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pennyweight.data import documents, prepare, validation_batches
 from pennyweight.data.tokenizer import encode, load
-from pennyweight.training import load_run, validation_loss
+from pennyweight.training import Run, load_run, validation_loss
 from pennyweight.training.folder import MODEL, RUN
 from pennyweight.training.machine import device
 from pennyweight.training.models import no_progress_bar
@@ -40,7 +40,9 @@ class Evaluation:
     tokens: int
     bytes: int  # of the text, UTF-8
     documents: int
+    ends: int  # end tokens among the tokens: one between two documents
     context: int
+    precision: str  # that the model computed in: the run's on the run's own text, else fp32
     left_out: list[tuple[str, str]]  # (name, why)
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,18 +85,20 @@ class Text:
     tokens: NDArray[np.integer]
     bytes: float
     documents: int
+    ends: int  # end tokens among those to predict
     name: str
     hash: str
     left_out: list[tuple[str, str]]
-    context: int | None = None  # of the run that was measured on it
+    run: Run | None = None  # that was measured on it
 
 
 def read_text(folder: Path, data: str) -> Text:
-    """Any text in the tokens of the model in `folder`, an end token after each document."""
-    read = documents(data)
+    """Any text in the tokens of the model in `folder`, an end token between two documents; a file is one document."""
+    read = documents(data, cut=list)
     texts = [text for _, text in read]
-    tokens = np.concatenate(list(encode(load(folder), texts)))
-    return Text(tokens, sum(len(text.encode()) for text in texts), len(texts), data, read.hash, list(read.left_out))
+    tokens = np.concatenate(list(encode(load(folder), texts)))[:-1]  # nothing follows the last document
+    num_bytes, count = sum(len(text.encode()) for text in texts), len(texts)
+    return Text(tokens, num_bytes, count, count - 1, data, read.hash, list(read.left_out))
 
 
 def own_validation(folder: Path) -> Text:
@@ -105,8 +109,10 @@ def own_validation(folder: Path) -> Text:
     corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation)
     tokens = np.asarray(corpus.valid[: run.evaluation.tokens + 1])
     name = f"the validation part of {run.data.source}"
-    num_bytes, num_documents = (len(tokens) - 1) * corpus.bytes_per_token, corpus.manifest["valid"]["documents"]
-    return Text(tokens, num_bytes, num_documents, name, corpus.hash, [], run.data.context)
+    is_end = tokens == corpus.tokenizer.eos_token_id
+    num_bytes = (len(tokens) - 1) * corpus.bytes_per_token  # as the run's own bits_per_byte counts them
+    count = int(is_end.sum()) + int(not is_end[-1])  # the last one may be cut short
+    return Text(tokens, num_bytes, count, int(is_end[1:].sum()), name, corpus.hash, [], run)
 
 
 def evaluate(
@@ -116,8 +122,9 @@ def evaluate(
     """Loss, perplexity and bits a byte of the model in `folder` on `data` (a file, a folder, hf:name, stdlib).
 
     `data` None: the validation set of the run that the model came from. The documents follow each other, an end token
-    after each, cut into windows of `context` tokens (else the run's, else the model's own length, at most 1,024) as a
-    run's validation is: on the run's own text these are the predictions of its val_loss_plain, computed in float32.
+    between two, cut into windows of `context` tokens (else the run's, else the model's own length, at most 1,024) as a
+    run's validation is. On the run's own text, in the run's precision and context, this is its val_loss_plain; any
+    other text is computed in float32.
 
     `progress` is called with the tokens done and all of them.
     Errors: FileNotFoundError, ValueError, one sentence each.
@@ -125,18 +132,22 @@ def evaluate(
     folder = model_folder(Path(folder))
     text = read_text(folder, data) if data is not None else own_validation(folder)
     model = load_model(folder)
-    context = _context(context or text.context, getattr(model.config, "max_position_embeddings", None))
+    run = text.run
+    longest = getattr(model.config, "max_position_embeddings", None)
+    context = _context(context or (run.data.context if run else None), longest)
     vocabulary = _vocabulary(model)
     _check(text, vocabulary, folder)
-    batch = max(1, min(64, LOGITS_BYTES // (4 * vocabulary * context)))
+    batch = run.batch if run else max(1, min(64, LOGITS_BYTES // (4 * vocabulary * context)))
     total = len(text.tokens) - 1
     batches = _told(validation_batches(text.tokens, context, batch), total, progress)
     where = device()
     model.to(where)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
-    loss = validation_loss(model, batches, objective=NextToken(), precision="fp32", device=where)
+    precision = run.recipe.precision if run else "fp32"
+    loss = validation_loss(model, batches, objective=NextToken(), precision=precision, device=where)
     return Evaluation(
         str(folder), text.name, text.hash, loss, math.exp(min(loss, 700.0)),
-        loss * total / math.log(2) / text.bytes, total, round(text.bytes), text.documents, context, text.left_out,
+        loss * total / math.log(2) / text.bytes, total, round(text.bytes), text.documents, text.ends, context,
+        precision, text.left_out,
     )  # fmt: skip
 
 
@@ -159,11 +170,11 @@ def _vocabulary(model: "PreTrainedModel") -> int:
 
 def _check(text: Text, vocabulary: int, folder: Path) -> None:
     """Errors: ValueError for a text too short to predict anything in, or tokens that the model does not have."""
+    if len(text.tokens) < 2:
+        raise ValueError(f"{text.name} is a single token, and nothing stands before it to predict it from")
     largest = int(text.tokens.max())
     if largest >= vocabulary:
         raise ValueError(f"the model in {str(folder)!r} holds {vocabulary} tokens, but its tokenizer gives {largest}")
-    if len(text.tokens) < 2:
-        raise ValueError(f"{text.name} is a single token, and nothing stands before it to predict it from")
 
 
 def _context(asked: int | None, longest: int | None) -> int:
