@@ -85,7 +85,7 @@ def read_texts(contents: list[tuple[str, bytes]]) -> tuple[list[tuple[str, str]]
 def folder_documents(
     contents: list[tuple[str, bytes]], cut: Cut = cut_long
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Documents of a folder's files (`cut` cuts texts), and the files that hold none: each is left out with a reason."""
+    """Documents of a folder's files (`cut` cuts texts), and the files that hold none: left out with a reason."""
     texts, left_out = read_texts([entry for entry in contents if not _has_rows(entry[0])])
     rows: list[tuple[str, str]] = []
     for name, content in contents:

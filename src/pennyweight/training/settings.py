@@ -23,7 +23,9 @@ def flat(written: Part, prefix: str = "") -> dict[str, Any]:
 
 def resolved(run: Run) -> Run:
     """The run with what its model's config says now, where that is not yet known. Errors: those of `read_config`."""
-    return run if run.config is not None else replace(run, config=Config(of=run.model, says=read_config(run.model)))
+    if run.config is not None:
+        return run
+    return replace(run, config=Config(of=run.model, says=json.dumps(read_config(run.model), sort_keys=True)))
 
 
 def differences(a: Run, b: Run) -> list[str]:
