@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pennyweight.kernels import doctor, float8_product, int8_product
+from pennyweight.kernels import doctor, float8_product, int8_product, is_differentiating
 
 HOUSE = Path(__file__).parents[2] / "src" / "pennyweight"
 SIZES = [(1, 1, 1), (1, 7, 3), (17, 13, 11), (64, 32, 16), (5, 1024, 2), (3, 1025, 4), (0, 5, 3), (3, 0, 4), (3, 5, 0)]
@@ -90,3 +90,16 @@ def test_the_doctor_says_what_stands_in_for_a_missing_operator(monkeypatch: pyte
 def test_private_operators_are_looked_up_in_one_file() -> None:
     naming = [p.name for p in HOUSE.rglob("*.py") if any(word in p.read_text() for word in ("_int_mm", "_scaled_mm"))]
     assert naming == ["doors.py"]
+
+
+def test_a_gradient_that_is_being_computed_is_noticed_and_nothing_breaks_without_torchs_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+    x = torch.ones(2, requires_grad=True)
+    x.register_hook(lambda grad: seen.append(is_differentiating()))
+    (x * 2).sum().backward()
+    assert seen == [True]
+    assert not is_differentiating()
+    monkeypatch.delattr(torch._C, "_current_graph_task_id")
+    assert not is_differentiating()

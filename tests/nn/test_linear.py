@@ -300,6 +300,31 @@ def test_checkpointing_recomputes_the_same_codes() -> None:
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
+def test_a_whole_model_that_is_recomputed_counts_once_and_draws_the_same_noise() -> None:
+    x, grad = data(torch.float32)
+    models = [layer(recipe("w4b32ha4b32hg4b32sh").linear, dtype=torch.float32) for _ in range(2)]
+    leaves = [x.clone().requires_grad_() for _ in models]
+    for _ in range(2):
+        models[0](leaves[0]).backward(grad)
+        y = checkpoint(models[1], leaves[1], use_reentrant=False)
+        y.backward(grad)  # type: ignore[union-attr]
+    counters = [model.pennyweight_conversion.counter for model in models]  # type: ignore[union-attr]
+    assert counters[1].micro_batch == counters[0].micro_batch == 2  # type: ignore[union-attr]
+    assert torch.equal(*(leaf.grad for leaf in leaves))  # type: ignore[arg-type]
+    assert torch.equal(*(model.weight.grad for model in models))  # type: ignore[arg-type]
+
+
+def test_a_meta_model_gives_shapes_as_a_plain_one_does() -> None:
+    with torch.device("meta"):
+        model, x = nn.Linear(IN, OUT), torch.ones(TOKENS, IN, requires_grad=True)
+    quantize(model, Recipe("test", eight("folded"), head=True))
+    y = model(x)
+    y.sum().backward()
+    assert (y.device.type, tuple(y.shape)) == ("meta", (TOKENS, OUT))
+    assert x.grad is not None
+    assert tuple(x.grad.shape) == (TOKENS, IN)
+
+
 def test_accumulated_micro_batches_equal_one_batch_where_no_group_crosses_a_token() -> None:
     casts = LinearCasts(Product(ROW8, ROW8), Product(ROW8), backward="forward", way="emulated")
     x, grad = data()

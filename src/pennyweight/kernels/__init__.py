@@ -4,6 +4,7 @@ from pennyweight.kernels.doors import Door as Door
 from pennyweight.kernels.doors import doctor as doctor
 from pennyweight.kernels.doors import float8_product as float8_product
 from pennyweight.kernels.doors import int8_product as int8_product
+from pennyweight.kernels.doors import is_differentiating as is_differentiating
 from pennyweight.kernels.products import Codes as Codes
 from pennyweight.kernels.products import codes_of as codes_of
 from pennyweight.kernels.products import multiply as multiply

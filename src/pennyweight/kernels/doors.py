@@ -1,7 +1,8 @@
 """Doors: which operator of PyTorch computes a product of codes here, and what stands in when it is missing.
 
-The only file that looks up private operators (`torch._int_mm`, `torch._scaled_mm`). Each is looked up when it is
-needed, never at import, so a PyTorch that renames one still imports, trains and says so in `doctor()`.
+The only file that looks up what is private in torch (`_int_mm`, `_scaled_mm`, `_C._current_graph_task_id`). Each is
+looked up when it is needed, never at import, so a PyTorch that renames an operator still imports, trains and says so
+in `doctor()`.
 """
 
 from collections.abc import Callable
@@ -56,6 +57,16 @@ def float8_is_fast() -> bool:
     2048 x 256 x 1024 took 9.6 s on a CPU that multiplies the decoded values in bfloat16 in 2.7 ms.
     """
     return _operator("_scaled_mm") is not None and torch.cuda.is_available()
+
+
+def is_differentiating() -> bool:
+    """Whether autograd computes gradients on this thread now: a forward pass met here is a recomputation.
+
+    PyTorch says so in no public way. Without its private one the answer is no, and a whole model that is recomputed
+    (`torch.utils.checkpoint`) then counts as one more micro-batch.
+    """
+    task = getattr(torch._C, "_current_graph_task_id", None)
+    return task is not None and task() != -1
 
 
 def doctor() -> list[Door]:

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from pennyweight.nn.linear import Layer, Shared, WrittenConv1D, WrittenLinear
+from pennyweight.kernels import is_differentiating
+from pennyweight.nn.linear import Layer, WrittenConv1D, WrittenLinear
 from pennyweight.nn.plain import save_plain
+from pennyweight.nn.shared import Shared
 from pennyweight.nn.survey import Line, check_extents, is_linear, others, survey
 from pennyweight.numerics import Counter
 from pennyweight.recipes import PRODUCTS, Recipe
@@ -91,7 +93,11 @@ class Conversion:
 
 
 class MicroBatches:
-    """Counts forward passes that will be trained on; a recomputed block or a second backward pass is none."""
+    """Counts forward passes that will be trained on; a recomputation or a second backward pass is none.
+
+    What `torch.utils.checkpoint` recomputes before the next forward pass draws the same noise as at first; of a whole
+    model with use_reentrant=True no pass counts, because torch runs the first one without gradients.
+    """
 
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
@@ -102,7 +108,8 @@ class MicroBatches:
 
 
 def _count(counter: Counter) -> None:
-    counter.micro_batch += 1
+    if not is_differentiating():
+        counter.micro_batch += 1
 
 
 count: Callable[[Counter], None] = torch.compiler.disable(_count)  # type: ignore[assignment]  # compiled models too
@@ -139,13 +146,16 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0) -> Conver
             conversion.converted.append(line.name)
     conversion.left += others(model)
     conversion.stamp(list(model.named_parameters()))
-    _attach(model, conversion)
+    _attach(model, conversion, shared)
     return conversion
 
 
-def _attach(model: nn.Module, conversion: Conversion) -> None:
+def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:
     model.pennyweight_conversion = conversion  # type: ignore[assignment]
     model.register_forward_pre_hook(MicroBatches(conversion.counter))
+    if conversion.converted:
+        model.register_forward_pre_hook(shared.begin)
+        model.register_forward_hook(shared.end, always_call=True)
     if hasattr(model, "save_pretrained"):
         model.save_pretrained = partial(save_plain, model)  # type: ignore[assignment]
     for module in model.modules():

@@ -6,10 +6,9 @@ grad_weight  dW = G^T X       and the bias gradient from the unwritten G
 """
 
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
-from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,8 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
-from pennyweight.numerics import Cast, Counter, Quantized
+from pennyweight.nn.shared import Shared
+from pennyweight.numerics import Cast, Quantized
 from pennyweight.recipes import PRODUCTS, LinearCasts
 
 SLOTS = (
@@ -30,39 +30,6 @@ SLOTS = (
     "grad_weight.right",
     "saved",
 )
-
-
-@dataclass
-class Shared:
-    """What the layers of one converted model share: the noise counter, and the last input written.
-
-    Layers fed by one tensor (q, k and v; gate and up) write and keep it once.
-    """
-
-    counter: Counter = field(default_factory=Counter)
-    activations: bool = True  # False: weights are written, nothing else is (`activations_off`)
-    _last: tuple[Any, ...] = ()
-
-    def write(self, x: Tensor, matrix: Tensor, cast: Cast) -> Quantized:
-        """`matrix` (the rows of `x`) written by `cast`, or the copy made when `x` was last written by it."""
-        if x.is_inference():  # such a tensor does not count its changes
-            return Raw(matrix, cast).write()
-        if self._last and self._last[0]() is x and self._last[1:3] == (x._version, cast):
-            return self._last[3]
-        written = Raw(matrix, cast).write()
-        self._last = (ref(x, self._forget), x._version, cast, written)
-        return written
-
-    def _forget(self, gone: ref) -> None:
-        if self._last and self._last[0] is gone:
-            self._last = ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
-        memo[id(self)] = Shared(deepcopy(self.counter, memo), self.activations)
-        return memo[id(self)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_last": ()}
 
 
 @dataclass
@@ -167,7 +134,7 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, written: Quantized | None, call: Call
     ) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device):
             left = call.raw(x, "output.left") if written is None else Written(written)
             right = call.raw(call.matrix(weight), "output.right")
             y = multiply(left, right, real="output" in call.real, dtype=call.dtype, bias=bias)
@@ -182,7 +149,7 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weight, *kept = ctx.saved_tensors
-        with torch.autocast(grad.device.type, enabled=False):
+        with _without_autocast(grad.device):
             grad_x = grad_weight = grad_bias = None
             if ctx.needs_input_grad[0]:
                 grad_x = _grad_input(ctx.call, grad, ctx.call.matrix(weight), ctx.x_dtype)
@@ -241,7 +208,7 @@ def _shared_input(layer: Layer, call: Call, x: Tensor, rows: Tensor, weight: Ten
     keeps = torch.is_grad_enabled() and weight.requires_grad and call.casts.backward in ("forward", "folded")
     if not (keeps or "output" in call.real):
         return None
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.no_grad(), _without_autocast(x.device):
         if cast.rounding == "nearest":
             return layer.shared.write(x, rows, cast)
         return cast.write(rows, call.keys.get("output.left"))
@@ -254,13 +221,23 @@ def _result_dtype(layer: Layer, x: Tensor, weight: Tensor) -> torch.dtype:
         raise ValueError(
             f"layer {layer.name} takes inputs whose last dimension is {weight.shape[1]}, got {tuple(x.shape)}"
         )
-    if torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype):
+    autocasts = _has_autocast(x.device) and torch.is_autocast_enabled(x.device.type)
+    if autocasts and torch.float64 not in (x.dtype, weight.dtype):
         return torch.get_autocast_dtype(x.device.type)
     if x.dtype != weight.dtype:
         raise TypeError(
             f"layer {layer.name} holds {weight.dtype}, got an input of {x.dtype}; use autocast or one dtype"
         )
     return x.dtype
+
+
+def _has_autocast(device: torch.device) -> bool:
+    """Whether there is such a thing for this device; for meta there is not, and torch's own functions raise."""
+    return torch.amp.is_autocast_available(device.type)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, enabled=False) if _has_autocast(device) else nullcontext()
 
 
 def _described(casts: LinearCasts) -> str:

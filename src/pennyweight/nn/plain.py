@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pennyweight.nn.linear import Shared, WrittenConv1D, WrittenLinear
+from pennyweight.nn.linear import WrittenConv1D, WrittenLinear
+from pennyweight.nn.shared import Shared
 
 
 @torch.no_grad()
