@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from pennyweight.cli.app import app, main
+from pennyweight.cli.settings import SETTINGS
 
 FLAGS = {
     "compare": {"--model", "--data", "--steps", "--seeds", "--out", "--set", "--json"},
@@ -77,6 +79,11 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         ("train --set optimizer.weigth_decay=1", "did you mean 'weight_decay'?"),
         ("train --set steps", "path=value"),
         ("train --set schedule.shape=cosin", "cosin"),
+        ("train --set lr=1e-3", "did you mean 'optimizer.lr'?"),
+        ("train --set --out x", "got '--out'"),
+        ("train data.context=64", "a setting stands after --set, got data.context=64 alone: --set data.context=64"),
+        ("compare bf16 steps=3", "--set steps=3"),
+        ("recipes wmxfp4", "did you mean 'we2m1mx'?"),
         ("train --model tinny", "did you mean 'tiny'?"),
         ("train --data absent.txt", "absent.txt"),
         ("train absent.json", "absent.json"),
@@ -103,6 +110,30 @@ def test_a_bad_request_is_one_sentence_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_setting_is_listed_with_what_it_is_when_nobody_sets_it(capsys: pytest.CaptureFixture[str]) -> None:
+    from pennyweight.training import Run, with_settings
+
+    def paths(written: dict[str, Any], before: str = "") -> set[str]:
+        deeper = [paths(part, f"{name}.") for name, part in written.items() if isinstance(part, dict)]
+        return {f"{before}{name}" for name, part in written.items() if not isinstance(part, dict)}.union(*deeper)
+
+    humble = Run().to_dict()
+    del humble["recipe"]
+    assert {path for path, _, _ in SETTINGS} == paths(humble) - {"model", "steps", "seed"}  # these have flags
+    assert with_settings(Run(), [f"{path}={default}" for path, default, _ in SETTINGS]) == Run()
+    assert main(["train", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(line.split()[:2] == [path, default] for line in lines) for path, default, _ in SETTINGS)
+
+
+def test_the_help_of_recipes_names_every_letter_suffix_and_format(capsys: pytest.CaptureFixture[str]) -> None:
+    from pennyweight.recipes.notation import LETTERS, STATE_FORMATS
+
+    assert main(["recipes", "--help"]) == 0
+    told = capsys.readouterr().out.split("Notation:")[1].replace(";", " ").split()
+    assert {*LETTERS, "t", "c", "bN", "qN", "mx", "nv", "s", "h", *STATE_FORMATS} <= set(told)
+
+
 def test_recipes_lists_every_name_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     import json
 
@@ -110,7 +141,9 @@ def test_recipes_lists_every_name_with_a_sentence(capsys: pytest.CaptureFixture[
     told = {one["name"]: one["sentence"] for one in json.loads(capsys.readouterr().out)}
     assert {"fp32", "bf16", "w8a8", "w8a8g8", "penny8", "penny4"} <= told.keys()
     assert all(sentence.endswith(".") and sentence[0].isupper() for sentence in told.values())
-    assert "v in log8" in told["penny8"]
+    assert "moment v in log8" in told["penny8"]
+    assert told["paper-m8"] == "Moment m in int8/row."
+    assert "the last 15% of the blocks, rounded down (none below 7 blocks), stay in bf16" in told["penny4"]
     assert main(["recipes"]) == 0
     assert "penny8" in capsys.readouterr().out
 

@@ -233,3 +233,18 @@ def test_published_states_are_linear_codes_of_linear_weights(name, m, v):
         ),
     ]
     assert any("linear weights" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("wmxfp4", "we2m1mx"),
+        ("wnvfp4anvfp4gnvfp4s", "we2m1nvae2m1nvge2m1nvs"),
+        ("WFP8afp8", "we4m3ae4m3"),
+        ("wint8aint8", "w8a8"),
+    ],
+)
+def test_names_of_formats_from_elsewhere_lead_to_the_notation(asked: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=f"did you mean '{meant}'"):
+        recipe(asked)
+    assert str(recipe(meant)) == meant

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from pennyweight import __version__
+from pennyweight.cli import settings
 from pennyweight.cli.arguments import spread_settings
 from pennyweight.cli.compare import compare
 from pennyweight.cli.doctor import doctor
 from pennyweight.cli.evaluate import evaluate
 from pennyweight.cli.failures import INTERRUPTED, say, status_of
-from pennyweight.cli.recipes import recipes
+from pennyweight.cli.recipes import GRAMMAR, recipes
 from pennyweight.cli.report import report
 from pennyweight.cli.terminal import tell_progress
 from pennyweight.cli.train import train
@@ -41,10 +42,12 @@ def pennyweight(
     """
 
 
+EPILOGS = {"train": settings.told(), "recipes": GRAMMAR, "compare": "Settings for --set: see pennyweight train --help."}
+
 for name, verb in {
     "compare": compare, "train": train, "eval": evaluate, "report": report, "recipes": recipes, "doctor": doctor,
 }.items():  # fmt: skip
-    app.command(name)(verb)
+    app.command(name, epilog=EPILOGS.get(name))(verb)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ def spread_settings(words: Sequence[str]) -> list[str]:
         inside = word == "--set" or word.startswith("--set=") or value
         spread.append(word)
     return spread
+
+
+def check_no_setting(words: Sequence[str]) -> None:
+    """Errors: ValueError where one of the words that name something else is a setting without its --set."""
+    for word in words:
+        if SETTING.match(word) and not Path(word).exists():
+            raise ValueError(f"a setting stands after --set, got {word} alone: --set {word}")
 
 
 def run_with(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pennyweight.cli.arguments import run_with
+from pennyweight.cli.arguments import check_no_setting, run_with
 from pennyweight.cli.failures import FAILED, say
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
 from pennyweight.cli.places import comparison_folder
@@ -33,11 +33,15 @@ def compare(
     settings: Settings = None,
     json: Json = False,
 ) -> None:
-    """Train every recipe on equal tokens and say what each costs. The same command goes on where it stopped."""
+    """Train every recipe on equal tokens and say what each costs against the baseline: bf16, or else the first recipe.
+
+    The same command goes on where it stopped.
+    """
     from pennyweight.experiments import DEFAULT_RECIPES, answers
     from pennyweight.experiments import compare as compared
     from pennyweight.training import Run
 
+    check_no_setting(recipes or ())
     for setting in settings or ():
         if setting.partition("=")[0] in ("recipe", "seed"):
             raise ValueError(f"compare takes its recipes as arguments and its seeds by --seeds, got --set {setting}")

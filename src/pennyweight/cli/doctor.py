@@ -5,6 +5,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pennyweight.cache import cache_folder
 from pennyweight.cli.flags import Json
 from pennyweight.cli.terminal import print_json, print_table
 
@@ -30,7 +31,6 @@ def examine() -> dict[str, Any]:
     """Everything that doctor says, for machines."""
     import torch
 
-    from pennyweight.data import cache_folder
     from pennyweight.kernels import doctor as doors
     from pennyweight.training.machine import features, machine
 

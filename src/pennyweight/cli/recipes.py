@@ -16,6 +16,18 @@ BACKWARD = {
     "requantized": "tensors written anew",
     "folded": "the forward's codes",
 }
+GRAMMAR = """\b
+Notation: letters, each with bits or a format, and then how: w4b32ha8g8sm8v8
+w a g   weights, activations, gradients of the linear layers
+m v     the two moments of Adam
+8       bits of an integer, 2 to 8 (of m and v: 8 or 4); or a format:
+        e4m3 e5m2 e3m2 e2m3 e2m1 nf4 ternary mxint8; of m and v also
+        dynamic8 dynamic4 dynamic_sym8 dynamic_sym4 log8 log4
+t c     one scale a tensor, a column; without: a row (of m and v: a block)
+bN qN   one scale a block of N, a square of N x N
+mx nv   blocks of 32 with powers of two, blocks of 16 with e4m3 scales
+s h     stochastic rounding; Hadamard rotation of 32 where the sum runs
+MXFP4 is e2m1mx, NVFP4 is e2m1nv, FP8 is e4m3 or e5m2: we2m1mxae2m1mx"""
 
 
 def recipes(
@@ -56,12 +68,18 @@ def described(recipe: "Recipe") -> dict[str, Any]:
 def sentence(recipe: "Recipe") -> str:
     """What a recipe writes in how few bits, in one sentence."""
     linear = _linear(recipe.linear) if recipe.linear is not None else []
-    states = [f"{slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"]
+    states = [
+        f"moment {slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"
+    ]
     stored = [f"stored weights in {recipe.weights}"] if recipe.weights is not None else []
     told = [*linear, *states, *stored]
     if not told:
         return f"Nothing is written in few bits: {recipe.precision} products, fp32 weights and states."
-    last = f"; the last {recipe.last:.0%} of the blocks stay in {recipe.precision}" if recipe.last else ""
+    last = ""
+    if recipe.last:
+        whole = next(blocks for blocks in range(1, 1_000_000) if recipe.plain_blocks(blocks))
+        rounded = f", rounded down (none below {whole} blocks)," if whole > 1 else ""
+        last = f"; the last {recipe.last:.0%} of the blocks{rounded} stay in {recipe.precision}"
     said = ", ".join(told)
     return f"{said[:1].upper()}{said[1:]}{last}."
 

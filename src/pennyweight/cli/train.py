@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pennyweight.cli.arguments import run_with
+from pennyweight.cli.arguments import check_no_setting, run_with
 from pennyweight.cli.failures import say
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
 from pennyweight.cli.places import run_folder
@@ -41,6 +41,7 @@ def train(
     from pennyweight.training import Run
     from pennyweight.training import train as trained
 
+    check_no_setting([str(run_json)] if run_json else [])
     base = _base(run_json, resume) or Run()
     run = run_with(base, recipe=recipe, model=model, data=data, steps=steps, seed=seed, settings=settings or ())
     if resume is not None and out is not None and resume != out:
@@ -72,12 +73,13 @@ def _print(result: "Result", folder: Path, page: Path) -> None:
     from pennyweight.experiments import wording
 
     lines = [
-        ("validation loss", f"{result.val_loss:.4f} nats a token ({result.val_loss_plain:.4f} as saved)"),
+        ("validation loss", f"{result.val_loss:.4f} nats a token, computed as the recipe does"),
+        ("as saved", f"{result.val_loss_plain:.4f} nats a token, computed from model/ as plain transformers do"),
         ("perplexity", f"{result.perplexity:.2f}"),
         ("bits a byte", f"{result.bits_per_byte:.4f}"),
         ("tokens", f"{result.tokens:,} in {wording.duration(result.seconds)}"),
         ("tokens a second", f"{result.tokens_per_second:,.0f}"),
-        ("peak memory", wording.size(result.peak_memory_bytes)),
+        ("peak memory", f"{wording.size(result.peak_memory_bytes)}: {wording.PEAK}"),
         ("model", str(folder / "model")),
         ("report", str(page)),
     ]

@@ -1,5 +1,6 @@
 """Named recipes: the ones a person asks for by name, each a function that returns a value."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,11 @@ from pennyweight.recipes.notation import is_notation, parse, words
 from pennyweight.recipes.recipe import Recipe
 from pennyweight.spelling import closest
 
+# what formats are called elsewhere, and the notation for them; longer names first
+ELSEWHERE = {
+    "mxfp8": "e4m3mx", "mxfp6": "e3m2mx", "mxfp4": "e2m1mx", "nvfp4": "e2m1nv", "int8": "8", "int4": "4",
+    "fp8": "e4m3", "fp6": "e3m2", "fp4": "e2m1",
+}  # fmt: skip
 HIGH_PRECISION_SHARE = 0.15  # last blocks kept from 4 bits; NVFP4 recipe, arXiv:2509.25149
 
 
@@ -138,6 +144,8 @@ def recipe(text: str | Recipe) -> Recipe:
     word = text.strip().lower()
     if word in NAMED:
         return replace(NAMED[word](), name=word)
+    if (meant := _in_our_words(word)) is not None:
+        raise ValueError(f"No recipe is called {text!r}; did you mean {meant!r}?")
     if is_notation(word):
         try:
             return parse(word)
@@ -147,6 +155,17 @@ def recipe(text: str | Recipe) -> Recipe:
     close = closest(word, names()) or closest(word, words())
     hint = f"did you mean {close!r}?" if close else f"there are {', '.join(names())}, and notation such as w4ca8tg8m8v8"
     raise ValueError(f"No recipe is called {text!r}; {hint}")
+
+
+def _in_our_words(word: str) -> str | None:
+    """The notation that a word with the formats' names of elsewhere means: wmxfp4 -> we2m1mx; None for other words."""
+    meant = re.sub("|".join(ELSEWHERE), lambda found: ELSEWHERE[found[0]], word)
+    if meant == word or not is_notation(meant):
+        return None
+    try:
+        return str(parse(meant))
+    except ValueError:
+        return None
 
 
 def _published(text: str | None, floor: str = "") -> Cast | None:
