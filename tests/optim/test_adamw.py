@@ -233,6 +233,7 @@ def test_weights_without_a_master_lie_on_their_grid(parameters, walk) -> None:
         ({"m": "imt8"}, "int8"),
         ({"lr": -1.0}, "lr"),
         ({"betas": (1.0, 0.9)}, "betas"),
+        ({"eps": 1e-46}, "eps of 0, or of 1.4e-45 or more, below which float32 holds 0, got 1e-46"),
         ({"rounding": "up"}, "rounding"),
         ({"nonfinite": "ignore"}, "nonfinite"),
         ({"amsgrad": True}, "amsgrad"),

@@ -90,6 +90,39 @@ def test_states_of_torch_adamw_are_taken_over(parameters, walk, same) -> None:
     assert same(ours, theirs)
 
 
+def other_state(name: str) -> dict:
+    """What AdamW cannot load."""
+    one = [nn.Parameter(torch.ones(64, 64))]
+    if name == "sgd":
+        return torch.optim.SGD(one, lr=0.1).state_dict()
+    state = AdamW(one).state_dict()
+    if name == "betas":
+        state["param_groups"][0]["betas"] = (0.9, 1.0)
+    return {} if name == "empty" else {"param_groups": state["param_groups"]} if name == "half" else state
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sgd", "^AdamW loads the state of an Adam, got a group without betas, eps: it has lr, momentum, "),
+        ("empty", r"^AdamW loads what its state_dict\(\) gave, got no state and no param_groups$"),
+        ("half", r"^AdamW loads what its state_dict\(\) gave, got no state$"),
+        ("betas", r"^AdamW wants betas\[1\] from 0 to below 1, got 1.0$"),
+    ],
+)
+def test_a_state_that_is_not_of_an_adam_is_refused_and_changes_nothing(name: str, said: str) -> None:
+    parameter = nn.Parameter(torch.ones(64, 64))
+    optimizer = AdamW([parameter], m="int8", v="log8", betas=(0.8, 0.95))
+    parameter.grad = torch.ones(64, 64)
+    optimizer.step()
+    groups = copy.deepcopy(optimizer.state_dict()["param_groups"])
+    with pytest.raises(ValueError, match=said):
+        optimizer.load_state_dict(other_state(name))
+    assert optimizer.state_dict()["param_groups"] == groups
+    optimizer.step()
+    assert optimizer.state[parameter]["step"] == 2
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [("int8", "fp32"), ("fp32", "int8"), ("int8/block64", "int8"), ("dynamic_sym4", "bf16")]
 )

@@ -16,6 +16,7 @@ from pennyweight.recipes import FEWEST_WRITTEN
 from pennyweight.spelling import check_kind, nearest
 
 REFUSED = ("amsgrad", "maximize", "foreach", "fused", "capturable", "differentiable")
+SMALLEST = 2.0**-149  # of float32 above 0
 OURS = ("m", "v", "weights", "rounding", "min_numel", "nonfinite")  # settings a checkpoint does not overrule
 
 
@@ -112,9 +113,10 @@ class AdamW(torch.optim.Optimizer):
 
         The optimizer keeps its own m, v, weights, rounding, min_numel and nonfinite: states stored in another code are
         converted and a line is logged; with `strict` that is a ValueError and nothing changes.
+
+        Raises ValueError, before anything changes, for the state of an optimizer that is no Adam.
         """
-        for saved in state_dict["param_groups"]:
-            _check_flags({flag: saved[flag] for flag in ("amsgrad", "maximize") if flag in saved})
+        _check_loaded(state_dict, self.param_groups)
         own = [{name: group[name] for name in OURS} for group in self.param_groups]
         state: dict[Tensor, dict[str, Tensor]] = {}
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=False):
@@ -263,6 +265,20 @@ def _check_flags(flags: dict[str, object]) -> None:
             raise ValueError(f"AdamW with written moments has no {flag}, got {flag}={value!r}; leave it out")
 
 
+def _check_loaded(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Raises unless the state has the groups and settings of an Adam; what the optimizer keeps of its own is not asked."""
+    if missing := [part for part in ("state", "param_groups") if part not in state_dict]:
+        raise ValueError(f"AdamW loads what its state_dict() gave, got no {' and no '.join(missing)}")
+    for saved, group in zip(state_dict["param_groups"], groups, strict=False):
+        _check_flags({flag: saved[flag] for flag in ("amsgrad", "maximize") if flag in saved})
+        if missing := [name for name in ("params", "lr", "betas", "eps", "weight_decay") if name not in saved]:
+            raise ValueError(
+                f"AdamW loads the state of an Adam, got a group without {', '.join(missing)}: it has {', '.join(saved)}"
+            )
+        theirs = {name: value for name, value in saved.items() if name not in ("params", *OURS)}
+        _check_group({**group, **theirs})
+
+
 def _check_kinds(group: dict[str, Any]) -> None:
     for slot in ("m", "v"):
         check_kind(f"AdamW's {slot}", group[slot], str, "a format as text, such as 'int8' or 'fp32'")
@@ -288,6 +304,10 @@ def _check_group(group: dict[str, Any]) -> None:
         if not fine:
             bound = "from 0 to below 1" if name.startswith("betas") else "of 0 or more"
             raise ValueError(f"AdamW wants {name} {bound}, got {value}")
+    if 0 < group["eps"] < SMALLEST:
+        raise ValueError(
+            f"AdamW wants eps of 0, or of {SMALLEST:.1e} or more, below which float32 holds 0, got {group['eps']}"
+        )
     for name, known in (("rounding", ("nearest", "stochastic")), ("nonfinite", ("raise", "skip"))):
         if group[name] not in known:
             raise ValueError(f"AdamW's {name} is {known[0]!r} or {known[1]!r}, got {group[name]!r}")
