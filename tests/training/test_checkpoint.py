@@ -59,7 +59,12 @@ def remove(path):
     path.unlink()
 
 
-@pytest.mark.parametrize("harm", [flip, truncate, remove])
+def replace_by_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, remove, replace_by_a_folder])
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.safetensors", "optimizer.json", "state.json", "checksums.json"]
 )
@@ -71,6 +76,23 @@ def test_the_newest_that_holds_is_taken_and_the_damaged_one_named(tmp_path, name
     assert taken == tmp_path / "step-000001"
     assert len(told) == 1
     assert "step-000002 is damaged" in told[0]
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
+def test_one_that_the_system_does_not_let_us_read_is_damaged(tmp_path, monkeypatch, error):
+    save(tmp_path, 1, saved(1), keep=2)
+    save(tmp_path, 2, saved(2), keep=2)
+    whole = checkpoint.checksum
+
+    def closed(path):
+        if path.parent.name == "step-000002":
+            raise OSError(error, os.strerror(error), str(path))
+        return whole(path)
+
+    monkeypatch.setattr(checkpoint, "checksum", closed)
+    taken, told = newest(tmp_path)
+    assert taken == tmp_path / "step-000001"
+    assert told == [f"checkpoint step-000002 is damaged (model.safetensors cannot be read: {os.strerror(error)})"]
 
 
 def test_when_all_are_damaged_it_does_not_silently_begin_anew(tmp_path):
@@ -125,6 +147,6 @@ def test_checksums_stand_in_plain_json(tmp_path):
 
 
 def test_step_numbers_sort_as_numbers(tmp_path):
-    for name in ("step-000009", "step-000010", "step-1000000", "step-x", "other"):
+    for name in ("step-000009", "step-000010", "step-1000000", "step-x", "step-\u00b2", "other"):
         (tmp_path / name).mkdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["step-1000000", "step-000010", "step-000009"]

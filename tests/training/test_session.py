@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from pennyweight.training import Checkpoint, launch, read_ledger, train
+from pennyweight.training import Checkpoint, launch, load_run, read_ledger, train
 from pennyweight.training import loop as loop_room
 
 
@@ -42,6 +42,37 @@ def test_ctrl_c_in_a_step_with_a_checkpoint_saves_and_tells_it_once(small, tmp_p
     train(run, tmp_path / "r", progress=False)
     assert saved == [2, 4]
     assert kinds(tmp_path / "r") == kinds(tmp_path / "straight")
+
+
+def test_a_checkpoint_is_of_one_run_and_no_other(small, tmp_path):
+    train(small(steps=5, checkpoint=Checkpoint(every=2)), tmp_path, progress=False)
+    written = json.loads((tmp_path / "run.json").read_text())
+    written["run"]["steps"] = 7
+    (tmp_path / "run.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match="step-000005 does not fit this run: .* of another run.* steps: 5 is not 7"):
+        train(load_run(tmp_path), resume=tmp_path, progress=False)
+
+
+def test_lines_that_the_ledger_lost_are_said(small, tmp_path, caplog):
+    run = small(steps=2)
+    train(run, tmp_path, progress=False)
+    (tmp_path / "result.json").unlink()
+    lines = (tmp_path / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "ledger.jsonl").write_bytes(b"".join(lines[:2]))
+    train(run, tmp_path, progress=False)
+    assert "ledger.jsonl has 2 of the 5 lines" in caplog.text  # three evaluations and two steps
+
+
+def test_another_number_of_threads_is_said(small, tmp_path, caplog):
+    run = small(steps=1)
+    train(run, tmp_path, progress=False)
+    (tmp_path / "result.json").unlink()
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert not caplog.text
+    written["machine"]["threads"] = 77
+    (tmp_path / "run.json").write_text(json.dumps(written))
+    train(run, tmp_path, progress=False)
+    assert "began with 77 threads" in caplog.text
 
 
 @pytest.mark.parametrize("seed", [0, 1])

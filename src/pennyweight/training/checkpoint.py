@@ -32,7 +32,7 @@ class Saved:
 def step_of(folder: Path) -> int | None:
     """The step in a checkpoint folder's name, step-000120; None: no checkpoint."""
     number = folder.name.removeprefix("step-")
-    return int(number) if folder.name.startswith("step-") and number.isdigit() and folder.is_dir() else None
+    return int(number) if folder.name.startswith("step-") and number.isdecimal() and folder.is_dir() else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -76,7 +76,9 @@ def damage(path: Path) -> str | None:
                 return f"{name} does not match its checksum"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except OSError as error:
+        return f"{Path(error.filename or path).name} cannot be read: {error.strerror}"
+    except (ValueError, RecursionError, KeyError, TypeError):
         return f"{SUMS} cannot be read"
     return None
 

@@ -119,13 +119,21 @@ def claimed(path: Path) -> Iterator[None]:
 
 
 def describe(path: Path, run: Run, data_hash: str) -> None:
-    """Writes run.json, which replays the run; in a folder of the same run it checks that the data is the same too."""
+    """Writes run.json, which replays the run; in a folder of the same run it checks that the data is the same too.
+
+    Warns where the run began with another number of threads, whose sums come in another order.
+    Errors: ValueError for other data.
+    """
     if not (path / RUN).exists():
         written = {"run": run.to_dict(), "data_hash": data_hash, "commit": commit()}
         written |= {"machine": machine(), "versions": versions()}
         write_whole(path / RUN, json.dumps(written, indent=1) + "\n")
         return
-    began = _read(path / RUN).get("data_hash")
+    there = _read(path / RUN)
+    threads, now = there.get("machine", {}).get("threads"), machine()["threads"]
+    if threads != now:
+        logger.warning("%s began with %s threads and goes on with %s: not bit for bit the same", path, threads, now)
+    began = there.get("data_hash")
     if began != data_hash:
         raise ValueError(
             f"{path} was trained on other data (hash {str(began)[:12]}) than {run.data.source} holds now "

@@ -1,11 +1,14 @@
 """The ledger: one JSON line for each thing that happened in a run, and no step twice."""
 
 import json
+import logging
 import math
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+logger = logging.getLogger("pennyweight.training")
 
 
 class Ledger:
@@ -16,13 +19,17 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None, *, lines: int = 0) -> None:
-        """Keeps the first `lines` complete lines of the file at `path` and cuts the rest."""
+        """Keeps the first `lines` complete lines of the file at `path` and cuts the rest; warns of fewer."""
         self.lines = 0
         self._file = None
         if path is not None:
             self._file = path.open("ab", buffering=0)
             self.lines, end = _first(path, lines)
             self._file.truncate(end)
+            if self.lines < lines:
+                logger.warning(
+                    "%s has %d of the %d lines that the checkpoint saw; the others are lost", path, self.lines, lines
+                )
 
     def write(self, kind: str, step: int, **numbers: Any) -> None:
         """One line: what happened (`kind`), after how many steps, and its numbers; what is not finite becomes null."""

@@ -15,6 +15,7 @@ from pennyweight.training.checkpoint import Saved
 from pennyweight.training.models import build_model
 from pennyweight.training.prediction import state_groups
 from pennyweight.training.run import Run
+from pennyweight.training.settings import differences
 
 
 @dataclass
@@ -69,11 +70,18 @@ class Training:
             "noise": self.conversion.counter.state(),
             "sampler": self.sampler.position,
             "ledger_lines": ledger_lines,
+            "run": self.run.to_dict(),
         }
         return Saved(untied(self.model.state_dict()), optimizer, state)
 
     def restore(self, saved: Saved) -> int:
         """Puts everything back as it was and returns how many lines the ledger had. Errors: ValueError."""
+        state: dict[str, Any] = saved.state
+        for name in ("noise", "sampler", "progress", "ledger_lines", "run"):
+            if name not in state:
+                raise ValueError(f"it does not hold its {name!r}")
+        if told := differences(Run.from_dict(state["run"]), self.run):
+            raise ValueError(f"it is of another run; what it holds and what was asked: {'; '.join(told)}")
         own = untied(self.model.state_dict())
         if own.keys() != saved.model.keys():
             names = ", ".join(sorted(own.keys() ^ saved.model.keys())[:3])
@@ -85,10 +93,6 @@ class Training:
         for name, tensor in own.items():
             tensor.copy_(saved.model[name])
         self.optimizer.load_state_dict(saved.optimizer)
-        state: dict[str, Any] = saved.state
-        for name in ("noise", "sampler", "progress", "ledger_lines"):
-            if name not in state:
-                raise ValueError(f"it does not hold its {name!r}")
         self.conversion.counter.load(state["noise"])
         self.sampler.position = state["sampler"]
         self.progress = Progress(**state["progress"])
