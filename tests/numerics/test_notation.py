@@ -112,7 +112,7 @@ def test_what_is_not_said_is_as_usual(short: str, long: str) -> None:
         ("e2m1/nv-floor", "has no mode 'floor'; known: nearest, up"),
         ("int8/row/published-small", "wants a number after 'published-', got 'small'"),
         ("int8/row/floor", "wants a number after 'floor-', got ''"),
-        ("e4m3/row/published", "published arithmetic rounds integers"),
+        ("e4m3/row/published", "published arithmetic rounds whole numbers"),
         ("", "no format is called ''"),
     ],
 )

@@ -25,7 +25,7 @@ from pennyweight.numerics.grids import (
     write_levels,
 )
 from pennyweight.numerics.integers import Integer, Shifted
-from pennyweight.numerics.minifloats import LARGEST_BITS, NATIVE
+from pennyweight.numerics.minifloats import FLOAT8, LARGEST_BITS, NATIVE
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import Scale, groups
 from pennyweight.numerics.strips import Strip, Tile, strips
@@ -59,16 +59,26 @@ class Cast:
             unbiased = "rceil" if self.scale.number == "e8m0" else "up"
             asked = f"mode {self.scale.mode!r} of the scale"
             raise ValueError(f"stochastic rounding is biased under {asked}, which saturates; take {unbiased!r}")
-        if self.scale.arithmetic == "given" and (not isinstance(self.format, Integer | Shifted) or self.stochastic):
-            raise ValueError(
-                f"the published arithmetic rounds integers to nearest, got {self.format.name}, {self.rounding}"
-            )
+        if self.scale.arithmetic == "given":
+            self._check_published()
         if self.scale.number != "fp32" and isinstance(self.format, Shifted | LogRange | Expanded):
             raise ValueError(f"{self.format.name} wants a scale written in fp32, got {self.scale.number}")
+        if self.scale.number == "one" and not (self.native or self.format.name in FLOAT8):
+            raise ValueError(
+                f"{self.format.name} has no code for NaN, so it wants a scale that can say it, got none ('unit')"
+            )
         if self.native and self.scale.number != "one":
             raise ValueError(f"{self.format.name} is written without a scale, got one in {self.scale.number}")
         if self.scale.number == "e4m3" and self.scale.granularity in ("tensor", "column"):
             raise ValueError(f"scales in e4m3 are for rows, blocks and squares, got {self.scale.granularity}")
+
+    def _check_published(self) -> None:
+        whole = isinstance(self.format, Shifted) or (isinstance(self.format, Integer) and self.format.unit == 1.0)
+        if not whole or self.stochastic or self.scale.number != "fp32":
+            raise ValueError(
+                "the published arithmetic rounds whole numbers to nearest, with scales written in fp32, got "
+                f"{self.format.name}, {self.rounding}, {self.scale.number}"
+            )
 
     def __str__(self) -> str:
         usual = usual_scale(self.format)
@@ -306,25 +316,25 @@ class Quantized:
     @torch.no_grad()
     def read(self, dtype: torch.dtype = torch.float32, *, rotated: bool = False) -> Tensor:
         """The tensor that was written, as the codes tell it; with `rotated`, still in the rotated basis."""
-        cast, (R, C) = self.cast, _matrix_shape(self.shape)
+        cast, (R, C), compute = self.cast, _matrix_shape(self.shape), self._compute(dtype)
         out = torch.empty((R, C), dtype=dtype, device=self.codes.device)
         factors = self.scale_values()
         for rows, cols, tiles in cast._strips(out):
             codes = cast._unpack(self.codes[rows, cast._bytes_of(cols)], cols.stop - cols.start)
             turn = cast.rotation is not None and not rotated
-            turned = torch.empty(codes.shape, dtype=self._compute, device=codes.device) if turn else out[rows, cols]
+            turned = torch.empty(codes.shape, dtype=compute, device=codes.device) if turn else out[rows, cols]
             for tile in tiles:
-                level = read_levels(cast.format, cast.scale, _view(codes, tile, cols), self._compute)
+                level = read_levels(cast.format, cast.scale, _view(codes, tile, cols), compute)
                 put_reals(cast.format, self._grid(tile, factors), level, _place(turned, tile, cols).view(tile.shape))
             if cast.rotation is not None and turn:
                 out[rows, cols] = cast.rotation(turned).to(dtype)
         return out.view(self.shape)
 
-    @property
-    def _compute(self) -> torch.dtype:
+    def _compute(self, dtype: torch.dtype) -> torch.dtype:
+        """What numbers read as `dtype` are computed in: as they were written, which scales of one byte do not tell."""
         if self.cast.scale.number == "e4m3" and self.extra is not None:
             return self.extra.dtype
-        return self.scales.dtype if self.scales.is_floating_point() else torch.float32
+        return self.scales.dtype if self.scales.is_floating_point() else self.cast._compute(dtype)
 
     def _grid(self, tile: Tile, factors: Tensor) -> Grid:
         shape = tuple(1 if dim in tile.dims else extent for dim, extent in enumerate(tile.shape))

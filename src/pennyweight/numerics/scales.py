@@ -1,5 +1,6 @@
 """Scales: how each group of a matrix is stretched onto a format, and how the stretch itself is written."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ class Scale:
 
     granularity: tensor | row (last axis) | column (first axis) | block (runs of `block` in a row) | square (tiles).
     number: how the scale is written: fp32, pow2 (a power of two), e8m0 (MX, one byte), e4m3 (NV, with a tensor scale),
-        or one (no scale).
+        or one (no scale: for formats that can write NaN themselves).
     mode: e8m0 rounds by floor | even | ceil | rceil, e4m3 by nearest | up; None: even or nearest, and rceil or up when
         the elements are rounded stochastically, because a saturating scale would bias them.
     floor: least magnitude of a group, in the tensor's units; the published code used 1e-5, here it is 0.
@@ -55,8 +56,8 @@ class Scale:
         if self.mode is not None and self.mode not in _MODES.get(self.number, ()):
             known = ", ".join(_MODES.get(self.number, ())) or "none"
             raise ValueError(f"a scale written in {self.number} has no mode {self.mode!r}; known: {known}")
-        if not self.floor >= 0:
-            raise ValueError(f"the floor of a scale is 0 or more, got {self.floor}")
+        if not 0 <= self.floor < math.inf:
+            raise ValueError(f"the floor of a scale is 0 or more, and finite, got {self.floor}")
 
     def __str__(self) -> str:
         mode = f"-{self.mode}" if self.mode else ""
