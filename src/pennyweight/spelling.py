@@ -19,7 +19,8 @@ def nearest(wrong: str, right: Iterable[str]) -> str:
 
 
 def check_fields(owner: str, given: Mapping[str, Any], fields: Iterable[str]) -> None:
-    """Raises ValueError for a key of `given` that is none of `fields`, offering the nearest one."""
+    """Raises TypeError where `given` has no keys; ValueError for one that is none of `fields`, with the nearest one."""
+    check_kind(owner, given, Mapping, "a mapping of its fields")
     fields = list(fields)
     for key in given:
         if key not in fields:

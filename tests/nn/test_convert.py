@@ -191,6 +191,14 @@ def test_the_last_blocks_stay_plain_where_the_recipe_says_so() -> None:
     assert "last 2 of 4 blocks" in why(conversion, "model.layers.3.mlp.up_proj")
 
 
+def test_a_share_of_blocks_that_are_not_there_is_said_in_the_table() -> None:
+    said = "the last 50% of the blocks would stay plain, but the model has no list of blocks (nn.ModuleList): none does"
+    chosen = Recipe("last", recipe("w8a8g8").linear, last=0.5)
+    assert said in quantize(nn.Sequential(nn.Linear(8, 8)), chosen).table().splitlines()
+    assert "no list of blocks" not in quantize(llama(), chosen).table()
+    assert "no list of blocks" not in quantize(nn.Sequential(nn.Linear(8, 8)), "w8a8g8").table()
+
+
 def test_a_forward_only_recipe_counts_only_its_output_product() -> None:
     share = quantize(gpt2(), "paper-w8a8").share(8)
     assert share == {"output": 1.0, "grad_input": 0.0, "grad_weight": 0.0}

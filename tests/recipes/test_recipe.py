@@ -90,6 +90,13 @@ def test_field_out_of_range_is_refused_in_one_sentence(settings, words):
         (lambda: Recipe("r", weights="int8"), "Recipe.weights is a cast"),
         (lambda: Recipe.from_dict({"name": "r", "weights": 8}), "Recipe.weights is a cast as text.* got 8"),
         (lambda: LinearCasts.from_dict({"output": {"left": 8}}), "Product.left is a cast as text"),
+        (lambda: Recipe("r", rules=3), "^Recipe.rules is a tuple of Rule, got 3$"),
+        (lambda: Recipe.from_dict({"name": "r", "rules": 3}), "^Recipe.rules is a list of rules, got 3$"),
+        (lambda: Recipe.from_dict({"name": "r", "rules": None}), "^Recipe.rules is a list of rules, got None$"),
+        (lambda: Recipe.from_dict({"name": "r", "rules": [1]}), "^Rule is a mapping of its fields, got 1$"),
+        (lambda: Recipe.from_dict({"name": "r", "linear": 5}), "^LinearCasts is a mapping of its fields, got 5$"),
+        (lambda: LinearCasts.from_dict({"output": 5}), "^Product is a mapping of its fields, got 5$"),
+        (lambda: Recipe.from_dict(5), "^Recipe is a mapping of its fields, got 5$"),
         (lambda: LinearCasts.from_dict({"saved": 8}), "LinearCasts.saved is a cast as text"),
     ],
 )

@@ -56,6 +56,9 @@ class Conversion:
         lines = [f"{self.recipe}: {len(self.converted)} linear layers converted, {len(self.left)} modules left"]
         if not self.converted:
             lines.append("no layer is written: the recipe leaves linear layers plain")
+        if self.recipe.last and all(line.block is None for line in self.lines):
+            said = f"the last {self.recipe.last:.0%} of the blocks would stay plain"
+            lines.append(f"{said}, but the model has no list of blocks (nn.ModuleList): none does")
         names = [*self.converted, *(name for name, _ in self.left)]
         width = max(map(len, names), default=0)
         every = {line.name: line for line in self.lines}

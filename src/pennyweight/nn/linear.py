@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from pennyweight.kernels import int8_linear, int8_linear_backward, is_compiled, is_int8_row
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.nn.shared import Shared
 from pennyweight.numerics import Cast, Quantized
@@ -43,6 +44,7 @@ class Layer:
     def __post_init__(self) -> None:
         self.real = frozenset(name for name in PRODUCTS if self.casts.way_of(name)[0] == "real")
         slots = {slot: slot_cast(self.casts, slot) for slot in SLOTS}
+        self.fused = _fused(self.casts, self.real)
         self.drawn = [slot for slot, cast in slots.items() if cast is not None and cast.rounding == "stochastic"]
 
     def weight(self, weight: Tensor) -> Tensor:
@@ -59,6 +61,17 @@ def slot_cast(casts: LinearCasts, slot: str) -> Cast | None:
     """The cast of a slot by its name, such as "grad_input.left"."""
     product, _, side = slot.partition(".")
     return getattr(getattr(casts, product), side) if side else getattr(casts, product)
+
+
+def _fused(casts: LinearCasts, real: frozenset[str]) -> frozenset[str]:
+    """What the compiled operators know: int8 with one scale a row throughout, folded in the backward pass."""
+    names = set()
+    if "output" in real and is_int8_row(casts.output.left) and is_int8_row(casts.output.right):
+        names.add("output")
+        lefts = (casts.grad_input.left, casts.grad_weight.left)
+        if casts.backward == "folded" and {"grad_input", "grad_weight"} <= real and all(map(is_int8_row, lefts)):
+            names.add("gradients")
+    return frozenset(names)
 
 
 class WrittenLinear(nn.Linear):
@@ -96,7 +109,7 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     if not layer.shared.activations:
         return functional.linear(x, layer.weight(matrix).to(matrix.dtype), bias)
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
-    call = Call(layer.casts, layer.real, layer.keys(), dtype, turned)
+    call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned)
     written = _shared_input(layer, call, x, rows, weight)
     y: Tensor = _Linear.apply(rows, weight, bias, written, call)  # type: ignore[assignment]  # apply is untyped
     return y.view(*x.shape[:-1], matrix.shape[0])
@@ -111,6 +124,7 @@ class Call:
 
     casts: LinearCasts
     real: frozenset[str]  # the products computed on codes
+    fused: frozenset[str]  # "output", "gradients": what one compiled operator may do
     keys: dict[str, int]
     dtype: torch.dtype  # of the result, and of products of decoded values
     turned: bool
@@ -135,9 +149,7 @@ class _Linear(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, written: Quantized | None, call: Call
     ) -> Tensor:
         with _without_autocast(x.device):
-            left = call.raw(x, "output.left") if written is None else Written(written)
-            right = call.raw(call.matrix(weight), "output.right")
-            y = multiply(left, right, real="output" in call.real, dtype=call.dtype, bias=bias)
+            y = _output(x, weight, bias, written, call)
             needs_x, needs_weight = ctx.needs_input_grad[:2]
             kept, tensors = _keep(x, written, call) if needs_weight else (None, ())
         ctx.call, ctx.kept, ctx.x_dtype = call, kept, x.dtype
@@ -151,13 +163,40 @@ class _Linear(torch.autograd.Function):
         weight, *kept = ctx.saved_tensors
         with _without_autocast(grad.device):
             grad_x = grad_weight = grad_bias = None
+            x = ctx.kept.load(kept) if ctx.needs_input_grad[1] else None
+            if ctx.needs_input_grad[0] and x is not None and _is_one_call(ctx.call, grad, weight, x, ctx.x_dtype):
+                codes, scales = x.written.codes, x.written.scales
+                grad_x, grad_weight, total = int8_linear_backward(
+                    grad, codes, scales, weight, turned=ctx.call.turned, dtype=ctx.x_dtype
+                )
+                grad_bias = total.to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+                return grad_x, grad_weight, grad_bias, None, None
             if ctx.needs_input_grad[0]:
                 grad_x = _grad_input(ctx.call, grad, ctx.call.matrix(weight), ctx.x_dtype)
-            if ctx.needs_input_grad[1]:
-                grad_weight = _grad_weight(ctx.call, grad, ctx.kept.load(kept), ctx.weight_dtype)
+            if x is not None:
+                grad_weight = _grad_weight(ctx.call, grad, x, ctx.weight_dtype)
             if ctx.needs_input_grad[2]:
                 grad_bias = grad.sum(0, dtype=_wide(grad.dtype)).to(ctx.bias_dtype)
         return grad_x, grad_weight, grad_bias, None, None
+
+
+def _output(x: Tensor, weight: Tensor, bias: Tensor | None, written: Quantized | None, call: Call) -> Tensor:
+    """Y [T, O] = X [T, I] W^T [I, O] + b."""
+    if written is not None and "output" in call.fused and is_compiled(written.codes, weight, call.dtype):
+        return int8_linear(written.codes, written.scales, weight, bias, turned=call.turned, dtype=call.dtype)
+    left = call.raw(x, "output.left") if written is None else Written(written)
+    right = call.raw(call.matrix(weight), "output.right")
+    return multiply(left, right, real="output" in call.real, dtype=call.dtype, bias=bias)
+
+
+def _is_one_call(call: Call, grad: Tensor, weight: Tensor, x: Operand, dtype: torch.dtype) -> bool:
+    """Whether one compiled call gives dX (of `dtype`) and dW from the codes of the forward pass."""
+    return (
+        "gradients" in call.fused
+        and isinstance(x, Written)
+        and grad.dtype in (torch.float32, torch.bfloat16)
+        and is_compiled(x.written.codes, weight, dtype, weight.dtype)
+    )
 
 
 def _grad_input(call: Call, grad: Tensor, weight: Tensor, out: torch.dtype) -> Tensor:

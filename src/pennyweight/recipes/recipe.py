@@ -70,6 +70,7 @@ class Recipe:
     state_rounding: Literal["nearest", "stochastic"] = "stochastic"
 
     def __post_init__(self) -> None:
+        check_kind("Recipe.rules", self.rules, tuple | list, "a tuple of Rule")
         object.__setattr__(self, "rules", tuple(self.rules))
         self._check_kinds()
         if not self.name:
@@ -197,7 +198,9 @@ class Recipe:
             raise ValueError("Recipe needs a field 'name', got none")
         known = dict(values)
         known["linear"] = _linear(values.get("linear"))
-        known["rules"] = tuple(Rule.from_dict(rule) for rule in values.get("rules", ()))
+        rules = values.get("rules", ())
+        check_kind("Recipe.rules", rules, tuple | list, "a list of rules")
+        known["rules"] = tuple(map(Rule.from_dict, rules))
         known["weights"] = read_cast("Recipe.weights", values.get("weights"))
         return cls(**known)
 
