@@ -18,7 +18,7 @@ _PUBLIC = {
 }
 _FLOORS = ("numerics", "kernels", "recipes", "nn", "optim", "data", "parallel", "training", "experiments", "cli")
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "optim", *_PUBLIC]
 
 
 def __getattr__(name: str) -> object:

@@ -37,6 +37,11 @@ class Result:
     machine: dict[str, Any]
     versions: dict[str, str]
 
+    def __repr__(self) -> str:
+        """What people ask first, on one line; `to_dict` tells all."""
+        names = ("recipe", "seed", "val_loss", "tokens", "tokens_per_second", "peak_memory_bytes", "status", "folder")
+        return f"Result({', '.join(f'{name}={getattr(self, name)!r}' for name in names)}, ...)"
+
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON; `Result.from_dict` undoes it."""
         return dataclasses.asdict(self)
