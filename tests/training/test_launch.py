@@ -71,7 +71,7 @@ def test_a_run_folder_holds_what_it_promises(small, tmp_path):
         ("end", 5),
     ]
     line = read_ledger(tmp_path / "r" / "ledger.jsonl")[1]
-    assert {"loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second", "memory_bytes"} < set(line)
+    assert {"loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second", "resident_bytes"} < set(line)
     assert line["tokens"] == 2 * 32
     assert load_run(tmp_path / "r") == resolved(run) == load_run(tmp_path / "r" / "run.json")
     written = json.loads((tmp_path / "r" / "run.json").read_text())

@@ -15,7 +15,7 @@ import pytest
 
 from pennyweight.training import Checkpoint, Evaluation, Run, read_ledger
 
-TIMES_AND_MEMORY = {"tokens_per_second", "memory_bytes"}
+TIMES_AND_MEMORY = {"tokens_per_second", "resident_bytes"}
 CLOCKS = {"seconds", "step_seconds", "peak_memory_bytes"}
 QUICK = {
     "before the first checkpoint": [{"at": "step", "n": 2}],

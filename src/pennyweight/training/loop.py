@@ -96,7 +96,7 @@ class Loop:
         numbers = {"loss": loss, "learning_rate": lr, "gradient_norm": gradient.norm, "tokens": progress.tokens}
         rate = run.tokens_per_step / seconds
         self.ledger.write(
-            "step", progress.step, **numbers, tokens_per_second=round(rate, 1), memory_bytes=resident_bytes()
+            "step", progress.step, **numbers, tokens_per_second=round(rate, 1), resident_bytes=resident_bytes()
         )
         self.bar.step(progress.step, loss, rate)
 
