@@ -1,11 +1,12 @@
 """A run folder says whose it is and lets nobody else in."""
 
+import json
 import os
 
 import pytest
 
-from pennyweight.training import load_run
-from pennyweight.training.folder import check_writable
+from pennyweight.training import Run, load_run
+from pennyweight.training.folder import admit, check_writable
 
 
 def closed_to_us(monkeypatch, folder):
@@ -43,3 +44,11 @@ def test_what_is_no_run_is_refused_by_name(tmp_path, content, said):
         load_run(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_run(tmp_path / "nowhere")
+
+
+def test_a_folder_of_another_run_is_refused_with_what_can_be_done(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"run": Run(steps=20).to_dict()}))
+    with pytest.raises(FileExistsError, match=r"steps: 20 is not 40; choose another folder \(--out\) \(its schedule"):
+        admit(tmp_path, Run(steps=40), resume=False)
+    with pytest.raises(ValueError, match=r"seed: 0 is not 1; choose another folder \(--out\)$"):
+        admit(tmp_path, Run(steps=20, seed=1), resume=True)

@@ -35,13 +35,13 @@ def load_run(path: Path | str) -> Run:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"a run is described by {path}, which does not exist")
+        raise FileNotFoundError(f"there is no run to read at {path}: no such file")
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):  # not text, not JSON, a number too long, lists too deep
-        raise ValueError(f"a run is described in JSON, but {path} is not JSON") from None
+        raise ValueError(f"a run is read from JSON, but {path} is not JSON") from None
     if not isinstance(written, dict) or not isinstance(written.get("run", {}), dict):
-        raise ValueError(f"a run is described by a JSON object, but {path} holds something else")
+        raise ValueError(f"a run is read from a JSON object, but {path} holds something else")
     return written
 
 
@@ -84,9 +84,19 @@ def admit(path: Path, run: Run, *, resume: bool) -> None:
         return
     told = "; ".join(differences(load_run(path), run))
     if told and resume:
-        raise ValueError(f"{path} cannot be resumed as another run; what it holds and what was asked: {told}")
+        raise ValueError(
+            f"{path} cannot be resumed as another run; what it holds and what was asked: {told}; {_another(told)}"
+        )
     if told:
-        raise FileExistsError(f"{path} already holds another run; what it holds and what was asked: {told}")
+        raise FileExistsError(
+            f"{path} already holds another run; what it holds and what was asked: {told}; {_another(told)}"
+        )
+
+
+def _another(told: str) -> str:
+    """What can be done about a folder that holds another run."""
+    longer = " (its schedule ends with its steps: a longer training is a run of its own)" if "steps: " in told else ""
+    return f"choose another folder (--out){longer}"
 
 
 def check_writable(path: Path) -> None:
