@@ -137,7 +137,8 @@ def _earlier(out: Path, base: Run) -> list[Row]:
     if told := _other(rows, base):
         check(base)  # a slip is said first, for it may be what differs
         raise FileExistsError(
-            f"{out} already holds a comparison of another run; what it holds and what was asked: {'; '.join(told)}"
+            f"{out} already holds a comparison of another run; what it holds and what was asked: {'; '.join(told)}; "
+            "choose another folder (--out)"
         )
     return rows
 
