@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -333,3 +334,15 @@ def test_real_text_beside_the_checkout_is_prepared_and_read(shared_data: Path, t
     assert next(validation_batches(made.valid, 256, 8, 65_536)).shape == (8, 257)
     texts = [text for part in parts_of(made).values() for text in part]
     assert sorted(texts) == sorted(text for _, text in documents(str(shared_data / name)))
+
+
+@pytest.mark.parametrize("limit", [0, 4096, 40_000])
+def test_a_full_disk_is_said_with_the_cache_and_leaves_nothing(text_file: str, tmp_path: Path, limit: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError, match=f"^the corpus cannot be written to the cache {tmp_path}.*: File too large$"):
+            prepare(text_file, tokenizer="bpe-400", cache=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path / "corpora") == []

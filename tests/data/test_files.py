@@ -159,3 +159,18 @@ def test_a_damaged_parquet_file_is_one_sentence(tmp_path: Path) -> None:
 def test_the_column_called_text_wins_over_other_strings() -> None:
     assert text_column(["id", "text", "title"], ["text", "title"]) == "text"
     assert text_column(["id", "body"], ["body"]) == "body"
+
+
+def test_parquet_with_a_broken_page_is_said_in_one_sentence(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "f.parquet", text=["words " * 50] * 3)
+    content = bytearray(path.read_bytes())
+    content[20:60] = bytes(255 - byte for byte in content[20:60])  # the first page, behind the magic four bytes
+    with pytest.raises(ValueError, match="it is no readable Parquet file"):
+        file_rows("f.parquet", bytes(content), None)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"text": ' + "7" * 5000 + "}"])
+def test_json_too_deep_or_with_a_number_too_long_is_said_in_one_sentence(line: str) -> None:
+    content = ('{"text": "one"}\n' + line).encode()
+    with pytest.raises(ValueError, match=r"its line 2 is JSON that cannot be read \(.{10,100}\)$"):
+        file_rows("f.jsonl", content, None)

@@ -182,3 +182,16 @@ def test_wrong_data_is_one_sentence_that_names_it(tmp_path: Path, spec: str, kin
         documents(spec)
     assert repr(spec) in str(caught.value) or not spec
     assert "\n" not in str(caught.value)
+
+
+def test_a_home_of_nobody_is_said_in_one_sentence() -> None:
+    for spec in ("~nouser/x", "~nouser/x#text", "hf:~nouser/x"):
+        with pytest.raises(FileNotFoundError, match="home of a user who is not there"):
+            source(spec)
+
+
+def test_a_folder_with_a_broken_file_is_said_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.jsonl").write_text('{"text": "one"}\n{"text": ')
+    with pytest.raises(ValueError, match=r"^data 'hf:.*cannot be loaded by `datasets`: .*JSON"):
+        source(f"hf:{tmp_path / 'd'}")

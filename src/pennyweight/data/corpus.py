@@ -23,7 +23,7 @@ from pennyweight.data.shards import damage, open_shard, write_shard
 from pennyweight.data.sources import Source, check_source
 from pennyweight.data.sources import source as read_source
 from pennyweight.data.split import Split, split
-from pennyweight.data.tokenizer import check_name, encode, identity, load, make
+from pennyweight.data.tokenizer import check_name, encode, identity, load, make, save
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -109,7 +109,8 @@ def prepare(
     may prepare the same corpus at once. A damaged cached corpus is made anew, with a warning. `progress` is told what
     takes time.
 
-    Raises ValueError or FileNotFoundError, one sentence each, for data, tokenizers and shares that cannot be.
+    Raises ValueError or FileNotFoundError, one sentence each, for data, tokenizers and shares that cannot be; OSError
+    where the cache cannot be written (a full disk).
     """
     check_name(tokenizer)
     read = read_source(source)
@@ -117,14 +118,18 @@ def prepare(
     key = _key(read, tokenizer, validation)
     folder = home / f"{re.sub(r'[^A-Za-z0-9]+', '-', Path(source).name)[:32].strip('-')}-{key[:16]}"
     fault = _fault(folder, key)
+        home.mkdir(parents=True, exist_ok=True)
+        _sweep(home)
+        unfinished.mkdir()
     if fault is None:
         return Corpus(folder, _manifest(folder))
+    except OSError as error:
+        if not error.strerror:  # it is a sentence already
+            raise
+        raise OSError(f"the corpus cannot be written to the cache {home}: {error.strerror}") from error
     if folder.exists():
         logger.warning("the prepared corpus in %s is made anew: %s", folder, fault)
-    home.mkdir(parents=True, exist_ok=True)
-    _sweep(home)
     unfinished = home / f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}"
-    unfinished.mkdir()
     try:
         _build(unfinished, read, tokenizer, validation, key, progress)
         return Corpus(folder, _publish(unfinished, folder, key))
@@ -155,7 +160,7 @@ def _build(
     valid = [texts[index] for index in parts.valid]
     progress(f"making the tokenizer {tokenizer}")
     made = make(tokenizer, train)
-    made.save_pretrained(str(folder / TOKENIZER))
+    save(made, folder / TOKENIZER)
     progress(f"encoding {sum(map(len, texts)) / 1e6:.1f} million characters")
     size = max(made.get_vocab().values()) + 1  # not len(made): the numbers of a taken vocabulary may have gaps
     manifest: dict[str, Any] = {

@@ -115,6 +115,8 @@ def _json_texts(content: bytes, column: str | None) -> Iterator[str]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"its line {number} is not JSON ({error.msg} at column {error.colno})") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+            raise ValueError(f"its line {number} is JSON that cannot be read ({str(error).split(';')[0]})") from None
         if not isinstance(row, dict):
             raise ValueError(f"its line {number} is not a JSON object but {type(row).__name__}")
         if column is None:
@@ -141,7 +143,7 @@ def _parquet_texts(content: bytes, column: str | None) -> list[str]:
         if column not in strings:
             raise ValueError(f"its column {column!r} holds no strings; its columns of strings are {', '.join(strings)}")
         values = table.read(columns=[column]).column(0).to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:  # OSError: a page that does not hold what it should
         raise ValueError(f"it is no readable Parquet file ({str(error).splitlines()[0].rstrip('.')})") from None
     return [value or "" for value in values]
 

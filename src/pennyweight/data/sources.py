@@ -104,10 +104,10 @@ def _place(spec: str) -> tuple[Path, str | None]:
     """The folder or file that is named, and the column where one is named after a `#`."""
     if not spec:
         raise ValueError("data names nothing; it is 'stdlib', a file, a folder or 'hf:NAME'")
-    path, column = Path(spec).expanduser(), None
+    path, column = _home(spec), None
     if not path.exists() and "#" in spec:
         file, column = spec.rsplit("#", 1)
-        path = Path(file).expanduser()
+        path = _home(file)
     if not path.exists():
         raise _missing(spec, path)
     if not path.is_file() and not path.is_dir():
@@ -131,6 +131,14 @@ def _missing(spec: str, path: Path) -> FileNotFoundError | ValueError:
     names = (
         {entry.name: str(path.parent / entry.name) for entry in path.parent.iterdir()} if path.parent.is_dir() else {}
     )
+def _home(text: str) -> Path:
+    """The path, with ~ and ~user in place. Errors: FileNotFoundError for a user who is not there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(f"data {text!r} stands in the home of a user who is not there") from None
+
+
     if path.parent == Path("."):
         names |= {"stdlib": "stdlib"}
     near = closest(path.name, names)
@@ -192,9 +200,9 @@ def _dataset(spec: str) -> Source:
 def _load(spec: str, path: str, split: str) -> object:
     """The rows of a data set on the hub, of a folder of data files, or of one written by `save_to_disk`."""
     import datasets
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-    local = Path(path).expanduser()
+    local = _home(path)
     try:
         if (local / "state.json").is_file():
             return datasets.load_from_disk(str(local))
@@ -211,7 +219,8 @@ def _load(spec: str, path: str, split: str) -> object:
             if not head:
                 raise
             return datasets.load_dataset(head, config, split=split)  # a name without an owner, and its configuration
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        told = (isinstance(error, DatasetsError) and error.__cause__) or error  # it names the table, its cause the slip
+        reason = " ".join(str(told).split()).rstrip(".")
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         raise kind(f"data {spec!r} cannot be loaded by `datasets`: {reason}") from None

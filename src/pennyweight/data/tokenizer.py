@@ -108,6 +108,14 @@ def load(name: str | Path) -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
+def save(tokenizer: "PreTrainedTokenizerFast", folder: Path) -> None:
+    """Writes the tokenizer into a folder as transformers does. Errors: OSError (a full disk)."""
+    folder.mkdir(exist_ok=True)
+    text = tokenizer.backend_tokenizer.to_str(pretty=True)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")  # first here: of a full disk `tokenizers` raises
+    tokenizer.save_pretrained(str(folder))  # a bare Exception, which nobody can tell from a mistake
+
+
 def encode(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> Iterator[NDArray[np.int64]]:
     """The tokens of each text in turn and the end token; special tokens spelled out in a text are plain text."""
     backend = tokenizer.backend_tokenizer

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pennyweight.data import Corpus, validation_batches
+from pennyweight.data.tokenizer import save as save_tokenizer
 from pennyweight.nn import plain_weights
 from pennyweight.training.files import whole_folder
 from pennyweight.training.folder import MODEL
@@ -67,7 +68,10 @@ def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: 
     if place is not None:
         with whole_folder(place / MODEL) as partial, no_progress_bar():
             model.save_pretrained(partial)
-            corpus.tokenizer.save_pretrained(str(partial))
+            corpus.tokenizer.model_max_length = run.data.context
+            save_tokenizer(corpus.tokenizer, partial)
+            for path in partial.iterdir():  # safetensors lets only the owner read what it writes
+                path.chmod((partial / "config.json").stat().st_mode)
     return result
 
 
