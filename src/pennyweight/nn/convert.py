@@ -157,8 +157,9 @@ def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:
     model.pennyweight_conversion = conversion  # type: ignore[assignment]
     model.register_forward_pre_hook(MicroBatches(conversion.counter))
     if conversion.converted:
-        model.register_forward_pre_hook(shared.begin)
-        model.register_forward_hook(shared.end, always_call=True)
+        # torch types what `compiler.disable` gives for functions, not for methods
+        model.register_forward_pre_hook(shared.begin)  # type: ignore[attr-defined]
+        model.register_forward_hook(shared.end, always_call=True)  # type: ignore[attr-defined]
     if hasattr(model, "save_pretrained"):
         model.save_pretrained = partial(save_plain, model)  # type: ignore[assignment]
     for module in model.modules():
