@@ -10,7 +10,7 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "src" / "pennyweight"
 FLOORS = [
-    ["spelling"],
+    ["spelling", "cache"],
     ["numerics"],
     ["kernels"],
     ["recipes"],

@@ -1,6 +1,6 @@
 """Data: what the model reads, from a source of text to batches of token numbers."""
 
-from pennyweight.data.corpus import Corpus, cache_folder, check_names, prepare
+from pennyweight.data.corpus import Corpus, check_names, prepare
 from pennyweight.data.documents import Documents
 from pennyweight.data.sampler import Sampler, check_length, epoch_windows, validation_batches
 from pennyweight.data.sources import documents
@@ -9,7 +9,6 @@ __all__ = [
     "Corpus",
     "Documents",
     "Sampler",
-    "cache_folder",
     "check_length",
     "check_names",
     "documents",

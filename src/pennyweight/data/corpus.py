@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pennyweight.cache import cache_folder
 from pennyweight.data.documents import Documents
 from pennyweight.data.shards import damage, open_shard, write_shard
 from pennyweight.data.sources import Source, check_source
@@ -79,13 +80,6 @@ class Corpus:
         return load(self.folder / TOKENIZER)
 
 
-def cache_folder() -> Path:
-    """$PENNYWEIGHT_CACHE, else $XDG_CACHE_HOME/pennyweight, else ~/.cache/pennyweight."""
-    if own := os.environ.get("PENNYWEIGHT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pennyweight"
-
-
 def check_names(source: str, tokenizer: str) -> None:
     """Says of a source and a tokenizer what their names already tell, reading nothing.
 
@@ -118,21 +112,21 @@ def prepare(
     key = _key(read, tokenizer, validation)
     folder = home / f"{re.sub(r'[^A-Za-z0-9]+', '-', Path(source).name)[:32].strip('-')}-{key[:16]}"
     fault = _fault(folder, key)
-        home.mkdir(parents=True, exist_ok=True)
-        _sweep(home)
-        unfinished.mkdir()
     if fault is None:
         return Corpus(folder, _manifest(folder))
-    except OSError as error:
-        if not error.strerror:  # it is a sentence already
-            raise
-        raise OSError(f"the corpus cannot be written to the cache {home}: {error.strerror}") from error
     if folder.exists():
         logger.warning("the prepared corpus in %s is made anew: %s", folder, fault)
     unfinished = home / f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(4)}"
     try:
+        home.mkdir(parents=True, exist_ok=True)
+        _sweep(home)
+        unfinished.mkdir()
         _build(unfinished, read, tokenizer, validation, key, progress)
         return Corpus(folder, _publish(unfinished, folder, key))
+    except OSError as error:
+        if not error.strerror:  # it is a sentence already
+            raise
+        raise OSError(f"the corpus cannot be written to the cache {home}: {error.strerror}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
