@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from pennyweight.cache import cache_folder
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A job in the background ignores Ctrl-C, and so would what its tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests have caches of their own; compiled kernels are kept where every test and its processes find them.
+os.environ.setdefault("PENNYWEIGHT_KERNELS", str(cache_folder() / "kernels"))
+
+
+def pytest_sessionstart() -> None:
+    """Compiles the kernels before the first test, which would otherwise read on stderr that they are compiled."""
+    from pennyweight.kernels import compiled
+
+    compiled.missing()
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pennyweight.kernels.compiled import missing
+
 INT32_TERMS = (
     131_071  # 131,071 * (-128) * (-128) = 2^31 - 16,384: one more product of two int8 codes could overflow int32
 )
@@ -70,8 +72,13 @@ def is_differentiating() -> bool:
 
 
 def doctor() -> list[Door]:
-    """Which door each operation on codes takes on this machine, and why."""
+    """Which door each operation on codes takes on this machine, and why; compiles the C++ kernels if need be."""
     lines = []
+    if (why := missing()) is None:
+        door = f"{torch.ops.pennyweight.door_name()}, compiled C++"
+        lines.append(Door("int8 linear layer", door, "the best that this processor and its compiler have"))
+    else:
+        lines.append(Door("int8 linear layer", "the operators below", why))
     if _operator("_int_mm") is None:
         why = "this PyTorch has no torch._int_mm; chunks of 1,024 terms are exact in float32"
         lines.append(Door("int8 product", "float32 matmul in chunks", why))

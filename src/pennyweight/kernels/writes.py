@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from pennyweight.kernels.compiled import operators
 from pennyweight.kernels.products import Codes
 from pennyweight.numerics import Cast, Integer, Scale
 from pennyweight.numerics.grids import TINY
@@ -17,15 +18,23 @@ CHUNK = 1 << 16  # numbers handled at once: two float32 buffers of 256 kB stay i
 PLAIN = Scale("row")
 
 
-def is_fused(cast: Cast, x: Tensor) -> bool:
-    """Whether `write_rows` knows this cast of this tensor: integers of 8 bits, a float32 scale a row, nearest."""
+def is_int8_row(cast: Cast | None) -> bool:
+    """Whether a cast is integers of 8 bits, a float32 scale a row, rounded to nearest, and nothing else."""
     return (
-        isinstance(cast.format, Integer)
+        cast is not None
+        and isinstance(cast.format, Integer)
         and cast.format.bits == 8
         and cast.format.unit == 1.0
         and cast.scale == PLAIN
         and cast.rounding == "nearest"
         and cast.rotation is None
+    )
+
+
+def is_fused(cast: Cast, x: Tensor) -> bool:
+    """Whether `write_rows` knows this cast of this tensor."""
+    return (
+        is_int8_row(cast)
         and x.dim() == 2
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and x.device.type == "cpu"
@@ -49,6 +58,11 @@ def write_rows(x: Tensor, *, fold: Tensor | None = None) -> Codes:
 def _rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
     """One scale a row, a chunk of rows at a time: read once, written once."""
     R, C = x.shape
+    if x.stride(1) == 1 and (ops := operators()) is not None:
+        numbers, scales = ops.write_rows(
+            x.detach(), None if fold is None else fold.float().expand(1, C).contiguous().view(-1)
+        )
+        return numbers, scales.view(-1, 1)
     numbers = torch.empty(R, C, dtype=torch.int8)
     scales = torch.empty(R, 1)
     height = min(R, max(1, CHUNK // C))

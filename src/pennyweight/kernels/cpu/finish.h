@@ -1,0 +1,124 @@
+// 32 x 32 blocks of sums, scaled and stored, on 512-bit vectors. Included behind the target pragma of its users.
+#pragma once
+#include <immintrin.h>
+
+#include "door.h"
+
+namespace pennyweight {
+namespace {
+
+// 16 numbers -> bf16, to nearest, subnormal numbers to zero: what the processors' own instruction does.
+inline __m256i rounded(__m512 x) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  up = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), bits, _mm512_set1_epi32(64 << 16));
+  const __mmask16 small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));
+  up = _mm512_mask_and_epi32(up, small, bits, _mm512_set1_epi32(0x80000000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16));
+}
+
+inline __m512i to_bf16(__m512 low, __m512 high) {
+#ifdef PENNYWEIGHT_BF16
+  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+#else
+  return _mm512_inserti64x4(_mm512_castsi256_si512(rounded(low)), rounded(high), 1);
+#endif
+}
+
+// 16 x 16 words of 32 bits, turned in place.
+inline void turn(__m512i* rows) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    rows[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    rows[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    rows[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    rows[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0x88);
+    t[4 + i] = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0xdd);
+    t[8 + i] = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0x88);
+    t[12 + i] = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0xdd);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+    rows[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+    rows[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+    rows[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+  }
+}
+
+inline uint32_t mask_of(int64_t width) { return width >= 32 ? ~0u : (1u << width) - 1; }
+
+inline void store(const Result& out, int64_t place, uint32_t mask, __m512 low, __m512 high) {
+  if (out.number == Number::bf16) {
+    if (mask == ~0u && place % 32 == 0 && reinterpret_cast<uintptr_t>(out.data) % 64 == 0) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(static_cast<uint16_t*>(out.data) + place), to_bf16(low, high));
+      return;
+    }
+    _mm512_mask_storeu_epi16(static_cast<uint16_t*>(out.data) + place, mask, to_bf16(low, high));
+  } else {
+    float* to = static_cast<float*>(out.data) + place;
+    _mm512_mask_storeu_ps(to, mask & 0xffff, low);
+    _mm512_mask_storeu_ps(to + 16, mask >> 16, high);
+  }
+}
+
+inline void store_turned(float* values, int64_t m, int64_t n, int64_t rows, int64_t width, const Result& out) {
+  for (int64_t half = 0; half < 2; ++half) {
+    __m512i low[16], high[16];
+    for (int64_t r = 0; r < 16; ++r) {
+      low[r] = _mm512_load_si512(values + r * kPanel + half * 16);
+      high[r] = _mm512_load_si512(values + (16 + r) * kPanel + half * 16);
+    }
+    turn(low);
+    turn(high);
+    for (int64_t c = 0; c < 16 && half * 16 + c < width; ++c)
+      store(out, (n + half * 16 + c) * out.stride + m, mask_of(rows), _mm512_castsi512_ps(low[c]),
+            _mm512_castsi512_ps(high[c]));
+  }
+}
+
+// Sums [32, 32] of rows m .. and columns n .. -> the result; `sums` is used up.
+inline void finish(int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
+  const int64_t width = out.columns - n < kPanel ? out.columns - n : kPanel;
+  const uint32_t mask = mask_of(width);
+  const __mmask16 low = mask & 0xffff, high = mask >> 16;
+  __m512 column[2] = {_mm512_set1_ps(1.0f), _mm512_set1_ps(1.0f)}, bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  if (out.column) {
+    column[0] = _mm512_maskz_loadu_ps(low, out.column + n);
+    column[1] = _mm512_maskz_loadu_ps(high, out.column + n + 16);
+  }
+  if (out.bias) {
+    bias[0] = _mm512_maskz_loadu_ps(low, out.bias + n);
+    bias[1] = _mm512_maskz_loadu_ps(high, out.bias + n + 16);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    const __m512 row = _mm512_set1_ps(out.row[m + r]);
+    __m512 value[2];
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const __m512 total = _mm512_cvtepi32_ps(_mm512_load_si512(sums + r * kPanel + half * 16));
+      value[half] = _mm512_fmadd_ps(_mm512_mul_ps(total, row), column[half], bias[half]);
+    }
+    if (out.turned) {
+      _mm512_store_ps(sums + r * kPanel, value[0]);
+      _mm512_store_ps(sums + r * kPanel + 16, value[1]);
+    } else {
+      store(out, (m + r) * out.stride + n, mask, value[0], value[1]);
+    }
+  }
+  if (out.turned) store_turned(reinterpret_cast<float*>(sums), m, n, rows, width, out);
+}
+
+}  // namespace
+}  // namespace pennyweight

@@ -1,0 +1,223 @@
+// The operators as PyTorch sees them: outputs, threads, and which door is taken. Shapes and dtypes are checked by the
+// Python that calls them (kernels/native.py); every loop here trusts them.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "door.h"
+
+namespace pennyweight {
+namespace {
+
+using at::Tensor;
+
+constexpr int64_t kHeight = 256;           // rows of the left operand that a task multiplies
+constexpr int64_t kCached = 256 * 1024;    // bytes of packed panels that a task multiplies: half a second-level cache
+constexpr int64_t kRowsTask = 32 * 1024;   // numbers written by one task
+
+const Door*& taken() {
+  static const Door* door = amx() ? amx() : avx512() ? avx512() : avx2() ? avx2() : plain();
+  return door;
+}
+
+Number number_of(const Tensor& x) {
+  return x.scalar_type() == at::kFloat ? Number::fp32 : x.scalar_type() == at::kHalf ? Number::fp16 : Number::bf16;
+}
+
+Matrix matrix_of(const Tensor& x) { return {x.const_data_ptr(), number_of(x), x.size(0), x.size(1), x.stride(0)}; }
+
+const float* floats(const Tensor& x) { return x.const_data_ptr<float>(); }
+
+Tensor new_codes(const Tensor& like, at::IntArrayRef sizes) { return at::empty(sizes, like.options().dtype(at::kChar)); }
+Tensor new_floats(const Tensor& like, at::IntArrayRef sizes) { return at::empty(sizes, like.options().dtype(at::kFloat)); }
+
+// Tasks 0 .. tasks - 1, each taken by the next free thread: on a shared machine no thread waits for a slow one.
+template <class Work>
+void share(int64_t tasks, const Work& work) {
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), tasks), 1, [&](int64_t, int64_t) {
+    for (int64_t task; (task = next.fetch_add(1)) < tasks;) work(task);
+  });
+}
+
+struct Written {
+  Tensor codes, scales;
+};
+
+// A matrix with one scale a row, or with one a column; its codes lie as the matrix does.
+Written write(const Tensor& x, const float* fold, bool by_columns) {
+  const Matrix from = matrix_of(x);
+  Written to{new_codes(x, {from.rows, from.columns}), new_floats(x, {by_columns ? from.columns : from.rows})};
+  int8_t* codes = to.codes.data_ptr<int8_t>();
+  float* scales = to.scales.data_ptr<float>();
+  const int64_t height = std::max<int64_t>(1, kRowsTask / from.columns), tasks = blocks(from.rows, height);
+  const auto end = [&](int64_t task) { return std::min(from.rows, (task + 1) * height); };
+  if (!by_columns) {
+    share(tasks, [&](int64_t task) { taken()->write_rows(from, fold, task * height, end(task), codes, scales); });
+    return to;
+  }
+  std::vector<float> largest(tasks * from.columns);
+  share(tasks, [&](int64_t task) {
+    taken()->measure_columns(from, task * height, end(task), largest.data() + task * from.columns);
+  });
+  for (int64_t c = 0; c < from.columns; ++c) {
+    float most = 0.0f;
+    for (int64_t task = 0; task < tasks; ++task) most = std::max(most, largest[task * from.columns + c]);
+    for (int64_t task = 0; task < tasks; ++task)
+      if (largest[task * from.columns + c] != largest[task * from.columns + c]) most = __builtin_nanf("");
+    scales[c] = Group(most).stored;
+  }
+  share(tasks, [&](int64_t task) { taken()->write_columns(from, scales, task * height, end(task), codes); });
+  return to;
+}
+
+// The right operand of a product: from codes [columns, terms], or, turned, from codes [terms, columns].
+Tensor pack(const Tensor& codes, bool turned) {
+  const int64_t columns = codes.size(turned), terms = codes.size(!turned);
+  const int64_t panels = blocks(columns, kPanel), deep = blocks(terms, kTerms);
+  Tensor packed = new_codes(codes, {panels * panel_bytes(terms)});
+  const int8_t* from = codes.const_data_ptr<int8_t>();
+  int8_t* to = packed.data_ptr<int8_t>();
+  constexpr int64_t together = 4;  // blocks of a panel: longer runs of memory are written than one block's 2 kB
+  share(blocks(deep, together), [&](int64_t task) {
+    for (int64_t panel = 0; panel < panels; ++panel)
+      for (int64_t block = task * together; block < std::min(deep, (task + 1) * together); ++block)
+        (turned ? taken()->pack_turned : taken()->pack)(from, columns, terms, panel, block, to);
+  });
+  return packed;
+}
+
+Left rows_of(const Tensor& codes) {
+  const int64_t columns = codes.size(1);
+  return {codes.const_data_ptr<int8_t>(), codes.size(0), columns, kTile * columns, kTerms, columns};
+}
+
+void multiply(const Left& left, const Tensor& packed, const Result& out) {
+  const int8_t* right = packed.const_data_ptr<int8_t>();
+  const int64_t panels = blocks(out.columns, kPanel);
+  const int64_t width = std::max<int64_t>(1, kCached / panel_bytes(left.terms)), across = blocks(panels, width);
+  const int64_t tasks = across * blocks(left.rows, kHeight);
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), tasks), 1, [&](int64_t, int64_t) {
+    taken()->enter();
+    for (int64_t task; (task = next.fetch_add(1)) < tasks;) {
+      const int64_t first = task / across * kHeight, from = task % across * width;
+      taken()->multiply(left, right, from, std::min(panels, from + width), first, std::min(left.rows, first + kHeight),
+                        out);
+    }
+    taken()->leave();
+  });
+}
+
+Result result(Tensor& out, bool turned, const Tensor& row, const float* column, const float* bias) {
+  return {out.data_ptr(), number_of(out), turned, out.size(!turned), out.size(1), floats(row), column, bias};
+}
+
+// G [T, O], written twice: with one scale a row, after the columns' factor `fold`; and turned, with one scale a column,
+// after the rows' factor `fold_down`, in tiles for the left side of a product or plainly [T, O] for the right side.
+struct Gradient {
+  Written rows;
+  Tensor turned, scales, sum;
+  int64_t across = 0;
+};
+
+Gradient write_gradient(const Tensor& g, const float* fold, const float* fold_down, bool tiles) {
+  const Matrix from = matrix_of(g);
+  const int64_t strips = blocks(from.rows, kStrip), columns = from.columns;
+  Gradient to{{new_codes(g, {from.rows, columns}), new_floats(g, {from.rows})}, {}, new_floats(g, {columns}),
+              new_floats(g, {columns})};
+  std::vector<float> largest(strips * columns), sums(strips * columns);
+  int8_t* codes = to.rows.codes.data_ptr<int8_t>();
+  float *row_scales = to.rows.scales.data_ptr<float>(), *scales = to.scales.data_ptr<float>();
+  float* total = to.sum.data_ptr<float>();
+  share(strips, [&](int64_t strip) {
+    const int64_t first = strip * kStrip, place = strip * columns;
+    taken()->write_strip(from, fold, fold_down, first, std::min(from.rows, first + kStrip), codes, row_scales,
+                         largest.data() + place, sums.data() + place);
+  });
+  for (int64_t c = 0; c < columns; ++c) scales[c] = total[c] = 0.0f;
+  for (int64_t strip = 0; strip < strips; ++strip)
+    for (int64_t c = 0; c < columns; ++c) {
+      const float most = largest[strip * columns + c];
+      scales[c] = most > scales[c] || most != most ? most : scales[c];
+      total[c] += sums[strip * columns + c];
+    }
+  for (int64_t c = 0; c < columns; ++c) scales[c] = Group(scales[c]).stored;
+  const int64_t down = blocks(columns, kTile);
+  // An odd number of 16 kB: 64 tiles one behind the other then fall on all sets of the second-level cache.
+  const int64_t room = (blocks(down, 16) | 1) * 16, group = 64, groups = blocks(down, group);
+  to.across = room * kTile * kTerms;
+  to.turned = new_codes(g, {strips * to.across});
+  int8_t* tile = to.turned.data_ptr<int8_t>();
+  share(strips * groups, [&](int64_t task) {
+    const int64_t strip = task / groups, start = task % groups * group;
+    for (int64_t j = start; j < std::min(down, start + group); ++j)
+      taken()->write_tile(from, fold_down, scales, strip, j, tile + strip * to.across + j * kTile * kTerms);
+  });
+  return to;
+}
+
+std::tuple<Tensor, Tensor> write_rows(const Tensor& x, const std::optional<Tensor>& fold) {
+  Written written = write(x, fold ? floats(*fold) : nullptr, false);
+  return {written.codes, written.scales};
+}
+
+Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weight, bool turned,
+                   const std::optional<Tensor>& bias, at::ScalarType dtype) {
+  const Written w = write(weight, nullptr, turned);
+  const Tensor packed = pack(w.codes, turned);
+  Tensor out = at::empty({codes.size(0), weight.size(turned)}, codes.options().dtype(dtype));
+  multiply(rows_of(codes), packed, result(out, false, scales, floats(w.scales), bias ? floats(*bias) : nullptr));
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, const Tensor& codes, const Tensor& scales,
+                                                        const Tensor& weight, bool turned, at::ScalarType dtype) {
+  const Written w = write(weight, nullptr, turned);
+  const Gradient g = write_gradient(grad, floats(w.scales), floats(scales), true);
+  Tensor grad_x = at::empty(codes.sizes(), codes.options().dtype(dtype));
+  multiply(rows_of(g.rows.codes), pack(w.codes, !turned), result(grad_x, false, g.rows.scales, nullptr, nullptr));
+  Tensor grad_weight = at::empty(weight.sizes(), weight.options());
+  const Left left{g.turned.const_data_ptr<int8_t>(), grad.size(1), grad.size(0), kTile * kTerms, g.across, kTerms};
+  multiply(left, pack(codes, true), result(grad_weight, turned, g.scales, nullptr, nullptr));
+  return {grad_x, grad_weight, g.sum};
+}
+
+std::string door_name() { return taken()->name; }
+
+// For tests: takes the door of that name if this machine has it.
+bool take_door(const std::string& name) {
+  for (const Door* door : {amx(), avx512(), avx2(), plain()})
+    if (door && name == door->name) {
+      taken() = door;
+      return true;
+    }
+  return false;
+}
+
+}  // namespace
+
+TORCH_LIBRARY(pennyweight, m) {
+  m.def("write_rows(Tensor x, Tensor? fold) -> (Tensor, Tensor)");
+  m.def("int8_linear(Tensor codes, Tensor scales, Tensor weight, bool turned, Tensor? bias, ScalarType dtype) -> Tensor");
+  m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, bool turned, ScalarType dtype)"
+        " -> (Tensor, Tensor, Tensor)");
+  m.def("door_name() -> str", door_name);
+  m.def("take_door(str name) -> bool", take_door);
+}
+
+TORCH_LIBRARY_IMPL(pennyweight, CPU, m) {
+  m.impl("write_rows", write_rows);
+  m.impl("int8_linear", int8_linear);
+  m.impl("int8_linear_backward", int8_linear_backward);
+}
+
+}  // namespace pennyweight

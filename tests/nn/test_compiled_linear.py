@@ -1,0 +1,61 @@
+"""A layer computed by the compiled operators is the layer that PyTorch's own operators compute on the same codes."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from pennyweight.kernels import compiled
+from pennyweight.nn import linear as room
+from pennyweight.nn import quantize
+
+pytestmark = pytest.mark.skipif(compiled.missing() is not None, reason=str(compiled.missing()))
+
+RECIPES = ["w8a8g8", "penny8", "w8a8"]
+
+
+def results(model: nn.Module, x: Tensor, autocast: bool) -> list[Tensor]:
+    """Output, gradient of the input and of every parameter."""
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = model(x)
+    (y.float() ** 2).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    assert x.grad is not None
+    return [y.detach(), x.grad, *(gradient for gradient in gradients if gradient is not None)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("kind", ["linear", "conv1d", "no bias"])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("shape", [(70, 40), (2, 33, 40), (1, 40), (5, 8, 2, 40)])
+def test_both_ways_agree(
+    recipe: str, kind: str, autocast: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = Conv1D(24, 40) if kind == "conv1d" else nn.Linear(40, 24, bias=kind == "linear")
+    model = nn.Sequential(layer)
+    quantize(model, recipe)
+    x = torch.randn(shape)
+    fast = results(model, x, autocast)
+    monkeypatch.setattr(compiled, "missing", lambda: "hidden by a test")
+    slow = results(model, x, autocast)
+    tolerance = 2e-2 if autocast else 1e-5  # bfloat16 outputs may differ by one rounding, and what follows with them
+    for one, other in zip(fast, slow, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(
+            one.float(), other.float(), rtol=tolerance, atol=tolerance * float(other.abs().max())
+        )
+
+
+@pytest.mark.parametrize(("recipe", "calls"), [("w8a8g8", 2), ("penny8", 2), ("w8a8", 1), ("w8a8g8s", 1), ("w4a4", 0)])
+def test_only_plain_int8_rows_take_the_compiled_way(recipe: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    for name in ("int8_linear", "int8_linear_backward"):
+        whole = getattr(room, name)
+        monkeypatch.setattr(room, name, lambda *a, whole=whole, **k: seen.append(1) or whole(*a, **k))
+    model = nn.Sequential(nn.Linear(64, 64))
+    quantize(model, recipe)
+    results(model, torch.randn(9, 64), autocast=True)
+    assert len(seen) == calls
