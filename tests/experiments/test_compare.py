@@ -1,9 +1,11 @@
 """Comparing: equal runs, resumable, honest about the ones that failed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +65,28 @@ def test_finished_runs_answer_again_without_training(tmp_path: Path, trained: Tr
     assert [
         row["val_loss"] for row in compare(["bf16", "w8a8"], BASE, out=tmp_path, progress=False, trainer=never)
     ] == [row["val_loss"] for row in first]
+
+
+def test_what_is_finished_already_is_said(tmp_path: Path, trained: Trainer, capfd: pytest.CaptureFixture[str]) -> None:
+    compare(["bf16"], BASE, out=tmp_path, trainer=trained)
+    compare(["bf16", "w8a8"], BASE, out=tmp_path, trainer=trained)
+    assert capfd.readouterr().err.splitlines() == [
+        "run 1 of 1: bf16, seed 0: starting",
+        "run 1 of 2: bf16, seed 0: finished earlier, nothing is trained",
+        "run 2 of 2: w8a8, seed 0: starting",
+    ]
+
+
+def test_ctrl_c_while_a_runs_process_starts_says_nothing_of_imports(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seconds in (0.3, 1.0):
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            in_fresh_process(BASE, tmp_path / "r", False)
+        timer.join()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_recipes_can_be_added_to_a_comparison(tmp_path: Path, trained: Trainer) -> None:

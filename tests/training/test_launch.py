@@ -112,6 +112,16 @@ print((got - expected).abs().max().item() / expected.abs().max().item())
     assert float(done.stdout) < 1e-5  # float32: another order of sums
 
 
+def test_the_saved_model_is_for_everyone_and_knows_its_context(small, tmp_path):
+    quiet(small(steps=1), tmp_path / "r")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "r" / "model").iterdir()}
+    (tmp_path / "new").write_text("")
+    assert set(modes.values()) == {(tmp_path / "new").stat().st_mode & 0o777}
+    assert "model.safetensors" in modes
+    told = json.loads((tmp_path / "r" / "model" / "tokenizer_config.json").read_text())
+    assert told["model_max_length"] == 32
+
+
 def test_a_tied_head_that_is_written_alone_is_saved_untied(small, tmp_path):
     from transformers import AutoModelForCausalLM
 
@@ -134,6 +144,13 @@ def test_the_same_run_answers_again_and_another_is_refused(small, tmp_path):
     with pytest.raises(ValueError, match=r"cannot be resumed as another run.*recipe: bf16 is not penny8"):
         quiet(dataclasses.replace(run, recipe=small(recipe="penny8").recipe), tmp_path / "r", resume=True)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "r").rglob("*")} == before
+
+
+def test_a_finished_run_says_that_nothing_is_trained(small, tmp_path, capfd):
+    train(small(steps=1), tmp_path / "r")
+    assert "bf16: building the model\n" in capfd.readouterr().err
+    train(small(steps=1), tmp_path / "r")
+    assert capfd.readouterr().err == "bf16: finished earlier, nothing is trained\n"
 
 
 def test_without_a_folder_nothing_is_written_and_nothing_can_be_resumed(small, tmp_path, monkeypatch):
@@ -355,6 +372,7 @@ def test_ctrl_c_finishes_the_step_saves_and_can_go_on(small, tmp_path, monkeypat
         quiet(run, tmp_path / "r")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert "once more stops at once" in capfd.readouterr().err
+    assert kinds(tmp_path / "r")[-2:] == [("checkpoint", 3), ("interruption", 3)]
     monkeypatch.setattr(loop_room.Loop, "step", before)
     resumed = quiet(run, tmp_path / "r")
     straight = quiet(run, tmp_path / "s")

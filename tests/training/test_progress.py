@@ -33,11 +33,17 @@ def test_a_terminal_gets_a_bar_on_stderr(capfd, monkeypatch):
     bar = shown("penny8", 3)
     assert type(bar) is Bar
     with bar:
+        bar.phase("evaluating")
+        bar._progress.refresh()
+        bar.phase("")
         bar.step(1, 2.5, 10.0)
         bar.step(3, 2.25, 10.0)
     out, err = capfd.readouterr()
     assert out == ""
     assert "loss 2.2500" in err
+    assert "loss –" in err
+    assert "evaluating" in err
+    assert "nan" not in err
 
 
 def test_without_a_terminal_lines_and_without_progress_nothing(capfd):
@@ -46,6 +52,7 @@ def test_without_a_terminal_lines_and_without_progress_nothing(capfd):
     assert type(silent) is Silence
     with silent:
         silent.step(3, 1.0, 1.0)
+        silent.phase("saving")
     assert capfd.readouterr() == ("", "")
 
 

@@ -24,6 +24,11 @@ DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
 PATIENCE_SECONDS = 60.0  # after a second Ctrl-C, before the run's process is ended
 
 Trainer = Callable[[Run, Path, bool], Answer]  # (run, folder, progress) -> what it came to
+# Importing takes seconds, in which Ctrl-C must end the process without a word; `main` listens to it again.
+WORKER = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "from pennyweight.experiments.worker import main; main()"
+)
 
 
 def in_fresh_process(run: Run, folder: Path, progress: bool) -> Answer:
@@ -31,9 +36,10 @@ def in_fresh_process(run: Run, folder: Path, progress: bool) -> Answer:
 
     Ctrl-C is handed on: the run saves, then KeyboardInterrupt rises here. Errors: none; they are in the answer.
     """
-    command = [sys.executable, "-c", "from pennyweight.experiments.worker import main; main()"]
     # a process group of its own, so that a Ctrl-C at the terminal reaches the run once, through us, and not twice
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    ) as process:
         assert process.stdin
         assert process.stdout
         try:
@@ -99,9 +105,11 @@ def compare(
     runs = [replace(base, recipe=one, seed=seed) for seed in range(seeds) for one in chosen.values()]
     for place, run in enumerate(runs, 1):
         name = str(run.recipe)
+        folder = out / "runs" / folder_name(name, run.seed)
         if progress:
-            print(f"run {place} of {len(runs)}: {name}, seed {run.seed}", file=sys.stderr, flush=True)
-        row = _row(run, out / "runs" / folder_name(name, run.seed), progress, trainer)
+            now = "finished earlier, nothing is trained" if _is_finished(folder) else "starting"
+            print(f"run {place} of {len(runs)}: {name}, seed {run.seed}: {now}", file=sys.stderr, flush=True)
+        row = _row(run, folder, progress, trainer)
         rows = [one for one in rows if run_of(one) != (name, run.seed)] + [row]
         rows.sort(key=lambda one: (order.index(run_of(one)[0]), run_of(one)[1]))
         if progress and "error" in row:
@@ -155,9 +163,13 @@ def belongs(out: Path, base: Run) -> bool:
     return (out / RESULTS).is_file() and not _other(read(out / RESULTS), resolved(base))
 
 
+def _is_finished(folder: Path) -> bool:
+    return (folder / RUN_RESULT).is_file()
+
+
 def _row(run: Run, folder: Path, progress: bool, trainer: Trainer) -> Row:
     """What one run came to. Errors: those of a bad request, raised again; KeyboardInterrupt."""
-    if (folder / RUN_RESULT).is_file():  # finished: train only reads it, so no process is needed
+    if _is_finished(folder):  # train only reads it, so no process is needed
         return _told(train(run, folder, progress=False).to_dict(), folder)
     told = trainer(run, folder, progress)
     if told.get("interrupted"):

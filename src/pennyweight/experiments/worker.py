@@ -64,6 +64,7 @@ def main() -> None:
         logging.basicConfig(format="pennyweight: %(message)s")
         logging.getLogger("pennyweight").setLevel(logging.INFO)
     threading.Thread(target=_stop_when_alone, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # `answer` says that it was interrupted
     told = json.dumps(answer(asked))
     with suppress(BrokenPipeError), out:  # nobody listens any more; the run folder holds what was done
         out.write(told)

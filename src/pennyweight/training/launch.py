@@ -26,19 +26,22 @@ def train(
     KeyboardInterrupt after Ctrl-C, saved.
     """
     place, run = _place(run, out, resume), resolved(run)
+    tell = teller(str(run.recipe), progress=progress)
     result = None if place is None else places.answer(place, run)
     if result is not None:
+        if progress:
+            tell("finished earlier, nothing is trained")
         return result
     check(run)  # first, for a slip may be why the folder seems to hold another run
     if place is not None:
         places.admit(place, run, resume=bool(resume))
-    tell = teller(str(run.recipe), progress=progress)
     assert run.config is not None
     for sentence in unread(run.model, run.config.written):
         tell(sentence)
     data = run.data
     corpus = prepare(data.source, tokenizer=data.tokenizer, validation=data.validation, progress=tell)
     check_text(run, corpus)
+    tell("building the model")
     # Here, not at the top: it imports transformers, which a finished run, a report and a recipe do without.
     from pennyweight.training.session import trained
 

@@ -64,6 +64,9 @@ class Loop:
         if self.interrupt.asked:
             if self.saved != progress.step:
                 self.save()
+                self.ledger.write("checkpoint", progress.step)
+            self.ledger.write("interruption", progress.step)
+            self.ledger.sync()
             raise KeyboardInterrupt(f"stopped after step {progress.step} of {run.steps}{self.standing()}")
 
     def step(self) -> None:
@@ -112,6 +115,7 @@ class Loop:
     def evaluate(self) -> None:
         """Measures the loss on the fixed validation set, with the recipe's own forward pass."""
         run, progress = self.training.run, self.training.progress
+        self.bar.phase("evaluating")
         batches = validation_batches(self.corpus.valid, run.data.context, run.batch, run.evaluation.tokens)
         loss = validation_loss(
             self.training.model,
@@ -125,6 +129,7 @@ class Loop:
             self.diverged(progress.step, f"the validation loss is {loss}", self.blame(batches))
         progress.validation.append((progress.step, loss))
         self.ledger.write("evaluation", progress.step, loss=loss)
+        self.bar.phase("")
 
     def save(self) -> None:
         """Saves a checkpoint, where anything is kept. Errors: Diverged rather than saving weights that are lost."""
@@ -133,6 +138,7 @@ class Loop:
             if not parameter.isfinite().all():
                 self.diverged(step, "the weights are no longer finite", f"the weights {name}")
         if self.place is not None:
+            self.bar.phase("saving")
             self.ledger.sync()
             save(
                 self.place / CHECKPOINTS,
@@ -141,6 +147,7 @@ class Loop:
                 keep=training.run.checkpoint.keep,
             )
             self.saved = step
+            self.bar.phase("")
 
     def check(self, batches: list[Tensor], loss: Tensor, norm: float) -> None:
         """Stops a step whose loss or gradient is not finite, before it moves a weight. Errors: Diverged."""

@@ -38,6 +38,9 @@ class Silence:
     def step(self, step: int, loss: float, tokens_per_second: float) -> None:
         """One step is done."""
 
+    def phase(self, name: str) -> None:
+        """What is done now besides steps: evaluating, saving; "": steps again."""
+
 
 class Lines(Silence):
     """A plain line now and then, for logs."""
@@ -61,10 +64,11 @@ class Bar(Silence):
     """A bar that moves, for people."""
 
     def __init__(self, title: str, steps: int, start: int = 0) -> None:
-        shown = TextColumn("loss {task.fields[loss]:.4f}"), TextColumn("{task.fields[rate]:,.0f} tokens/s")
+        shown = TextColumn("loss {task.fields[loss]}"), TextColumn("{task.fields[rate]} tokens/s")
         head = TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")
-        self._progress = Progress(*head, *shown, TimeRemainingColumn(), console=Console(stderr=True))
-        self._task = self._progress.add_task(title, total=steps, completed=start, loss=float("nan"), rate=0.0)
+        last = TimeRemainingColumn(), TextColumn("{task.fields[phase]}")
+        self._progress = Progress(*head, *shown, *last, console=Console(stderr=True))
+        self._task = self._progress.add_task(title, total=steps, completed=start, loss="–", rate="–", phase="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -75,7 +79,11 @@ class Bar(Silence):
 
     def step(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Moves the bar."""
-        self._progress.update(self._task, completed=step, loss=loss, rate=tokens_per_second)
+        self._progress.update(self._task, completed=step, loss=f"{loss:.4f}", rate=f"{tokens_per_second:,.0f}")
+
+    def phase(self, name: str) -> None:
+        """Says it at the end of the bar."""
+        self._progress.update(self._task, phase=name)
 
 
 def shown(title: str, steps: int, *, start: int = 0, progress: bool = True) -> Silence:

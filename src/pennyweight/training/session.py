@@ -69,6 +69,7 @@ def _trained(
         bar = stack.enter_context(shown(str(run.recipe), run.steps, start=start, progress=progress))
         with Interrupt() as interrupt:
             Loop(training, corpus, ledger, place, bar, interrupt, peak, start or None)()
+        bar.phase("measuring the model as it is saved")
         result = finish(training, corpus, predicted=predicted, place=place, device=peak.device)
         ledger.write("end", result.steps, loss=result.val_loss, loss_plain=result.val_loss_plain, tokens=result.tokens)
         ledger.sync()
