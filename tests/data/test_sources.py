@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from pennyweight.data.sources import documents, source
+from pennyweight.data.sources import documents, source, usual
 
 LONG = "".join(
     f"Line {index} of a text that is long enough to be cut.\n{chr(10) * (index % 7 == 0)}" for index in range(200)
@@ -195,3 +195,15 @@ def test_a_folder_with_a_broken_file_is_said_with_the_reason(tmp_path: Path) -> 
     (tmp_path / "d" / "a.jsonl").write_text('{"text": "one"}\n{"text": ')
     with pytest.raises(ValueError, match=r"^data 'hf:.*cannot be loaded by `datasets`: .*JSON"):
         source(f"hf:{tmp_path / 'd'}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("notes/", "notes"), ("./notes//a.txt", "notes/a.txt"), ("/a/b/", "/a/b"), ("../a", "../a"), ("~/a/", "~/a"),
+        ("a.jsonl#text", "a.jsonl#text"), ("stdlib", "stdlib"), ("./stdlib", "./stdlib"), ("hf:./a/", "hf:./a/"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_one_place_has_one_spelling(spec: str, expected: str) -> None:
+    assert usual(spec) == expected

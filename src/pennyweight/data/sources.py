@@ -4,7 +4,7 @@ import os
 import re
 import sysconfig
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pennyweight.data.documents import Cut, Documents, content_hash, cut_long, decode, without_blank
 from pennyweight.data.files import ROWS, file_rows, folder_documents, read_all, read_texts, text_column, walk
@@ -92,6 +92,13 @@ def source(spec: str) -> Source:
     return Source(spec, "file", contents, [], column)
 
 
+def usual(spec: str) -> str:
+    """The specification as it is usually written: `notes` for notes/, ./notes and notes//."""
+    path = str(PurePath(spec))
+    is_path = spec and not PREFIX.match(spec) and path != "stdlib"  # the folder ./stdlib is not the standard library
+    return path if is_path else spec
+
+
 def check_source(spec: str) -> None:
     """Says of a data specification what can be said without reading it; errors as of `source`."""
     if spec.startswith("hf:"):
@@ -124,13 +131,6 @@ def documents(spec: str, cut: Cut = cut_long) -> Documents:
     return source(spec).documents(cut)
 
 
-def _missing(spec: str, path: Path) -> FileNotFoundError | ValueError:
-    if PREFIX.match(spec):
-        prefix = spec.split(":")[0]
-        return ValueError(f"data {spec!r} has the unknown prefix {prefix + ':'!r}; the only one is 'hf:'")
-    names = (
-        {entry.name: str(path.parent / entry.name) for entry in path.parent.iterdir()} if path.parent.is_dir() else {}
-    )
 def _home(text: str) -> Path:
     """The path, with ~ and ~user in place. Errors: FileNotFoundError for a user who is not there."""
     try:
@@ -139,6 +139,13 @@ def _home(text: str) -> Path:
         raise FileNotFoundError(f"data {text!r} stands in the home of a user who is not there") from None
 
 
+def _missing(spec: str, path: Path) -> FileNotFoundError | ValueError:
+    if PREFIX.match(spec):
+        prefix = spec.split(":")[0]
+        return ValueError(f"data {spec!r} has the unknown prefix {prefix + ':'!r}; the only one is 'hf:'")
+    names = (
+        {entry.name: str(path.parent / entry.name) for entry in path.parent.iterdir()} if path.parent.is_dir() else {}
+    )
     if path.parent == Path("."):
         names |= {"stdlib": "stdlib"}
     near = closest(path.name, names)
