@@ -364,6 +364,14 @@ def test_integer_inputs_and_wrong_widths_are_refused_in_one_sentence() -> None:
         linear(torch.ones(2, IN, dtype=torch.bfloat16))
 
 
+def test_transforms_of_torch_func_are_refused_in_one_sentence() -> None:
+    linear, (x, _) = layer(eight("folded"), dtype=torch.float32), data(torch.float32)
+    for transformed in (torch.func.vmap(linear), torch.func.grad(lambda x: linear(x).sum())):
+        with pytest.raises(ValueError, match="^layer  ?is written by a function of autograd, which torch.func"):
+            transformed(x)
+    assert linear(x).shape == (TOKENS, OUT)
+
+
 def test_a_nan_in_one_token_stays_in_that_token() -> None:
     linear = layer(eight("folded"), dtype=torch.float32)
     x, _ = data(torch.float32)

@@ -5,6 +5,7 @@ from pennyweight.kernels.doors import doctor as doctor
 from pennyweight.kernels.doors import float8_product as float8_product
 from pennyweight.kernels.doors import int8_product as int8_product
 from pennyweight.kernels.doors import is_differentiating as is_differentiating
+from pennyweight.kernels.doors import is_transformed as is_transformed
 from pennyweight.kernels.integer_linear import int8_linear as int8_linear
 from pennyweight.kernels.integer_linear import int8_linear_backward as int8_linear_backward
 from pennyweight.kernels.integer_linear import is_compiled as is_compiled

@@ -1,8 +1,7 @@
 """Doors: which operator of PyTorch computes a product of codes here, and what stands in when it is missing.
 
-The only file that looks up what is private in torch (`_int_mm`, `_scaled_mm`, `_C._current_graph_task_id`). Each is
-looked up when it is needed, never at import, so a PyTorch that renames an operator still imports, trains and says so
-in `doctor()`.
+The only file that looks up what is private in torch (`_int_mm`, `_scaled_mm`, two of `_C`). Each is looked up when it is
+needed, never at import, so a PyTorch that renames an operator still imports, trains and says so in `doctor()`.
 """
 
 from collections.abc import Callable
@@ -69,6 +68,12 @@ def is_differentiating() -> bool:
     """
     task = getattr(torch._C, "_current_graph_task_id", None)
     return task is not None and task() != -1
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jvp ...) runs on this thread now; no, where torch cannot tell."""
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return active is not None and active()
 
 
 def doctor() -> list[Door]:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from pennyweight.kernels import int8_linear, int8_linear_backward, is_compiled, is_int8_row
+from pennyweight.kernels import int8_linear, int8_linear_backward, is_compiled, is_int8_row, is_transformed
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.nn.shared import Shared
 from pennyweight.numerics import Cast, Quantized
@@ -102,12 +102,17 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     """x [..., I] -> [..., O]; `turned`: the weight lies as [I, O].
 
     Raises TypeError for integer inputs and, outside autocast, for an input and a weight of two dtypes; ValueError for a
-    last dimension other than I.
+    last dimension other than I, and under a transform of torch.func.
     """
     matrix = weight.T if turned else weight  # [O, I]
     dtype = _result_dtype(layer, x, matrix)
     if not layer.shared.activations:
         return functional.linear(x, layer.weight(matrix).to(matrix.dtype), bias)
+    if is_transformed():
+        raise ValueError(
+            f"layer {layer.name} is written by a function of autograd, which torch.func (vmap, grad, jvp) cannot "
+            "transform; use backward(), or the model before quantize"
+        )
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
     call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned)
     written = _shared_input(layer, call, x, rows, weight)

@@ -266,7 +266,7 @@ def _check_flags(flags: dict[str, object]) -> None:
 
 
 def _check_loaded(state_dict: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
-    """Raises unless the state has the groups and settings of an Adam; what the optimizer keeps of its own is not asked."""
+    """Raises unless the state has the groups and settings of an Adam; those of OURS are not asked for."""
     if missing := [part for part in ("state", "param_groups") if part not in state_dict]:
         raise ValueError(f"AdamW loads what its state_dict() gave, got no {' and no '.join(missing)}")
     for saved, group in zip(state_dict["param_groups"], groups, strict=False):
