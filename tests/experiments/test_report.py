@@ -11,6 +11,7 @@ import pytest
 
 from pennyweight.experiments import report
 from pennyweight.experiments.results import write
+from pennyweight.recipes import recipe as chosen
 from pennyweight.training import Run
 
 Make = Callable[..., dict[str, Any]]
@@ -140,7 +141,7 @@ def test_a_single_run_has_a_report_and_no_results_json(tmp_path: Path, row: Make
 
 def started(folder: Path, recipe: str, *events: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
-    run = Run(recipe=recipe, steps=400)
+    run = Run(recipe=chosen(recipe), steps=400)
     (folder / "run.json").write_text(json.dumps({"run": run.to_dict(), "data_hash": "d" * 64}))
     (folder / "ledger.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
