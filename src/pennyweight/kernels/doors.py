@@ -1,7 +1,7 @@
 """Doors: which operator of PyTorch computes a product of codes here, and what stands in when it is missing.
 
-The only file that looks up what is private in torch (`_int_mm`, `_scaled_mm`, two of `_C`). Each is looked up when it is
-needed, never at import, so a PyTorch that renames an operator still imports, trains and says so in `doctor()`.
+The only file that looks up what is private in torch (`_int_mm`, `_scaled_mm`, two of `_C`). Each is looked up when
+it is needed, never at import, so a PyTorch that renames an operator still imports, trains and says so in `doctor()`.
 """
 
 from collections.abc import Callable
