@@ -99,9 +99,10 @@ def memory_of(standing: Standing, category: str, way: str) -> float | None:
 
 def _rest(row: Row) -> float | None:
     """Bytes of the peak that no category holds; None where a run does not tell, or where they held as much."""
-    measured = [(one or {}).get("measured") for one in (row.get("memory") or {}).values()]
+    told = [(one or {}).get("measured") for one in (row.get("memory") or {}).values()]
+    measured = [one for one in told if isinstance(one, int | float)]
     peak = row.get("peak_memory_bytes")
-    if not isinstance(peak, int | float) or not measured or not all(isinstance(one, int | float) for one in measured):
+    if not isinstance(peak, int | float) or not measured or len(measured) < len(told):
         return None
     return max(0.0, peak - math.fsum(measured)) or None
 
