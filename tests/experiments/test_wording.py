@@ -98,3 +98,9 @@ def test_one_seed_claims_no_spread(row: Make) -> None:
 def test_a_model_that_has_hardly_learned_is_called_so(row: Make, end: float, cautious: bool) -> None:
     (table,) = tables([row("bf16", val_loss=end), row("w8a8", val_loss=end)])  # 8.3 before step 1
     assert ("bf16 has hardly learned" in summary(table)) is cautious
+
+
+def test_a_recipe_whose_seeds_the_baseline_lacks_is_told_without_a_cost(row: Make) -> None:
+    assert said_of([row("bf16", 0), row("w8a8", 1, 4.5), {"recipe": "w8a8", "seed": 0, "status": "failed"}]) == (
+        "w8a8 ends at 4.5000 nats a token: no run of the baseline to compare with; 1 of its runs did not finish."
+    )

@@ -145,15 +145,16 @@ def headline(standing: Standing, baseline: str) -> str:
             f"{row.get('status')}: {row.get('error') or 'no reason given'}" for row in standing.failed
         )
         return f"{standing.recipe} has no finished run ({'; '.join(reasons)})."
+    gone = f"; {len(standing.failed)} of its runs did not finish" if standing.failed else ""
     if standing.cost is None:
-        return f"{standing.recipe} ends at {number(standing.loss.mean if standing.loss else None, 4)} nats a token."
+        end = number(standing.loss.mean if standing.loss else None, 4)
+        return f"{standing.recipe} ends at {end} nats a token: {standing.verdict}{gone}."
     told = [
         f"costs {percent(standing.cost.mean)}{_interval(standing.cost)} of {baseline}'s validation loss",
         _told_change(standing.memory, "peak memory", "takes {} less memory at the peak",
                      "takes {} more memory at the peak", "takes as much memory at the peak"),
         _told_change(standing.speed, "speed", "is {} slower", "is {} faster", "is as fast"),
     ]  # fmt: skip
-    gone = f"; {len(standing.failed)} of its runs did not finish" if standing.failed else ""
     return f"{standing.recipe} {listing([text for text in told if text])}: {standing.verdict}{gone}."
 
 
