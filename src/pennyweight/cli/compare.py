@@ -7,8 +7,8 @@ import typer
 from pennyweight.cli.arguments import check_no_setting, run_with
 from pennyweight.cli.failures import FAILED, say
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
-from pennyweight.cli.places import comparison_folder
-from pennyweight.cli.terminal import print_json, print_table, print_text
+from pennyweight.cli.places import comparison_folder, interrupted
+from pennyweight.cli.terminal import print_json, print_table, print_text, tell_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,7 @@ def compare(
 
     The same command goes on where it stopped.
     """
+    tell_start()
     from pennyweight.experiments import DEFAULT_RECIPES, answers
     from pennyweight.experiments import compare as compared
     from pennyweight.training import Run
@@ -50,7 +51,7 @@ def compare(
     try:
         rows = compared(recipes or DEFAULT_RECIPES, base, seeds=seeds, out=folder)
     except KeyboardInterrupt:
-        say(f"what is done is saved in {folder}; the same command with --out {folder} goes on")
+        say(interrupted(folder, f"the same command with --out {folder} goes on"))
         raise
     if json:
         print_json({"runs": rows, "tables": answers(rows)})

@@ -8,7 +8,7 @@ import typer
 
 from pennyweight.cli.failures import say
 from pennyweight.cli.flags import DATA, Json
-from pennyweight.cli.terminal import print_json, print_table
+from pennyweight.cli.terminal import print_json, print_table, tell_start
 
 if TYPE_CHECKING:
     from pennyweight.experiments import Evaluation
@@ -33,6 +33,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a saved model on any text: nats a token, perplexity, bits a byte."""
+    tell_start()
     from pennyweight.experiments import evaluate as evaluated
 
     told = evaluated(model_folder, data, context=context, progress=Progress())

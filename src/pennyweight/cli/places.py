@@ -39,6 +39,14 @@ def comparison_folder(run: "Run") -> Path:
     raise AssertionError("the candidates never end")
 
 
+def interrupted(folder: Path, again: str) -> str:
+    """What an interrupted command says: where what is done is saved and how to go on, or that there is nothing yet."""
+    found = (next(folder.glob(pattern), None) for pattern in ("**/checkpoints/step-*", "**/result.json"))
+    if not any(found):
+        return "nothing was done yet"
+    return f"what is done is saved in {folder}; {again}"
+
+
 def _candidates(name: str):
     yield HOME / name
     number = 2

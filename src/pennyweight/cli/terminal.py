@@ -99,6 +99,12 @@ def _show(console: "Console", table: "Table") -> None:
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
+def tell_start() -> None:
+    """Says on a terminal that the command begins: the libraries that it needs take seconds to load."""
+    if sys.stderr.isatty():
+        print("pennyweight: starting", file=sys.stderr, flush=True)
+
+
 def tell_progress() -> None:
     """Shows on stderr, as it is at this moment, what the rooms below say they are doing."""
     logger = logging.getLogger("pennyweight")
