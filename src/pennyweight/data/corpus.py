@@ -155,7 +155,7 @@ def _build(
     progress(f"making the tokenizer {tokenizer}")
     made = make(tokenizer, train)
     save(made, folder / TOKENIZER)
-    progress(f"encoding {sum(map(len, texts)) / 1e6:.1f} million characters")
+    progress(f"encoding {sum(map(len, texts)):,} characters")
     size = max(made.get_vocab().values()) + 1  # not len(made): the numbers of a taken vocabulary may have gaps
     manifest: dict[str, Any] = {
         "layout": LAYOUT,
