@@ -172,3 +172,9 @@ def test_doctor_knows_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert "int8 product" in {door["operation"] for door in told["doors"]}
     assert main(["doctor"]) == 0
     assert "int8 product" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["train", "--out", ""], ["train", "--resume", " "], ["compare", "--out", ""]])
+def test_a_folder_without_a_name_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "a folder wants a name" in capsys.readouterr().err

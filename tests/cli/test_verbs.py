@@ -142,8 +142,9 @@ def test_eval_refuses_what_is_no_whole_model(small: list[str], capsys: pytest.Ca
     assert main(["train", "--steps", "1", "--out", "r", *small]) == 0
     Path("t.txt").write_text("few bits " * 50)
     capsys.readouterr()
-    assert main(["eval", "r", "--data", "t.txt", "--context", "33"]) == 2
-    assert "got context=33" in capsys.readouterr().err
+    for context in ("33", "0"):
+        assert main(["eval", "r", "--data", "t.txt", "--context", context]) == 2
+        assert f"got context={context}" in capsys.readouterr().err
     weights = Path("r/model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:1000])
     assert main(["eval", "r", "--data", "t.txt"]) == 2

@@ -95,3 +95,11 @@ def test_memory_and_speed_are_percent_of_the_same_seed(row: Make) -> None:
     assert one.speed is not None
     assert one.memory.mean == pytest.approx(-30)
     assert one.speed.mean == pytest.approx(50)
+
+
+def test_runs_of_different_models_never_share_a_table(row: Make) -> None:
+    one, other = ({"config": {"of": "config.json", "says": {"n_embd": size}}} for size in (32, 64))
+    failed = {"recipe": "penny8", "seed": 0, "status": "failed", "data_hash": "d" * 64, "run": other}
+    first, second = tables([row("bf16", run=one), row("bf16", run=other), row("w8a8", run=one), failed])
+    assert [standing.recipe for standing in first.standings] == ["bf16", "w8a8"]
+    assert [standing.recipe for standing in second.standings] == ["bf16", "penny8"]

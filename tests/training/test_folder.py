@@ -52,3 +52,10 @@ def test_a_folder_of_another_run_is_refused_with_what_can_be_done(tmp_path):
         admit(tmp_path, Run(steps=40), resume=False)
     with pytest.raises(ValueError, match=r"seed: 0 is not 1; choose another folder \(--out\)$"):
         admit(tmp_path, Run(steps=20, seed=1), resume=True)
+
+
+@pytest.mark.parametrize("name", ["results.json", "runs"])
+def test_a_comparison_is_not_trained_over(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(FileExistsError, match=f"^{tmp_path} holds a comparison; choose another folder"):
+        admit(tmp_path, Run(), resume=False)

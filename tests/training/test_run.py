@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pennyweight.recipes import recipe
-from pennyweight.training import Data, Optimizer, Run, Schedule
+from pennyweight.training import Data, Optimizer, Run, Schedule, with_settings
 
 NAMED = ["fp32", "bf16", "w8a8", "w8a8g8", "m8v8", "penny8", "penny4", "w2a2-control", "w4ca8tg8m8v8"]
 
@@ -79,3 +79,23 @@ def test_the_parts_refuse_in_one_sentence_too():
         Schedule(shap="wsd")
     with pytest.raises(ValueError, match="finite"):
         Optimizer(lr=float("nan"))
+
+
+@pytest.mark.parametrize("setting", ["steps", "batch", "optimizer.lr", "data.context", "optimizer.betas"])
+def test_true_is_no_number(setting):
+    value = "true,0.5" if setting.endswith("betas") else "true"
+    with pytest.raises(ValueError, match=r"input should be a number, got True$"):
+        with_settings(Run(), [f"{setting}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"recipe": 3}, "Run.recipe is a name such as 'penny8', .* or a Recipe, got 3"),
+        ({"strategy": 3}, "Run.strategy is one of 'synchronous', got 3"),
+        ({"objective": None}, "Run.objective is one of 'next-token', got None"),
+    ],
+)
+def test_a_choice_of_the_wrong_kind_is_answered_with_what_to_write(wrong, said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        Run(**wrong)

@@ -23,6 +23,13 @@ def _written(settings: list[str] | None) -> list[str] | None:
 Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help=MODEL, show_default="tiny")]
 Data = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help=DATA, show_default="stdlib")]
 Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps.", show_default="400")]
+def named_folder(text: str) -> Path:
+    """The folder that is named. Errors: typer.BadParameter for an empty name, which would be the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("a folder wants a name, got nothing; the current folder is '.'")
+    return Path(text)
+
+
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -34,4 +41,4 @@ Settings = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Folder = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", show_default="runs/...")]
+Folder = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", parser=named_folder, show_default="runs/...")]

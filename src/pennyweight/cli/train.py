@@ -7,7 +7,7 @@ import typer
 
 from pennyweight.cli.arguments import check_no_setting, run_with
 from pennyweight.cli.failures import say
-from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
+from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps, named_folder
 from pennyweight.cli.places import run_folder
 from pennyweight.cli.terminal import print_json, print_table
 
@@ -31,7 +31,8 @@ def train(
     ] = None,
     out: Folder = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The run folder to go on in.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FOLDER", parser=named_folder, help="The run folder to go on in.", show_default=False),
     ] = None,
     settings: Settings = None,
     json: Json = False,

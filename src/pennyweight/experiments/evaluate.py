@@ -134,7 +134,7 @@ def evaluate(
     model = load_model(folder)
     run = text.run
     longest = getattr(model.config, "max_position_embeddings", None)
-    context = _context(context or (run.data.context if run else None), longest)
+    context = _context(run.data.context if context is None and run else context, longest)
     vocabulary = _vocabulary(model)
     _check(text, vocabulary, folder)
     batch = run.batch if run else max(1, min(64, LOGITS_BYTES // (4 * vocabulary * context)))

@@ -144,23 +144,28 @@ def standing(recipe: str, rows: Sequence[Row], baseline: Sequence[Row], *, is_ba
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """The runs set side by side: one table for each data hash and number of tokens, never two in one.
+    """The runs set side by side: one table for each data hash, number of tokens and model, never two in one.
 
-    A run that did not finish stands in the table of the runs it was meant for (same data, or the first table).
+    A run that did not finish stands in the table of the runs it was meant for (same data and model, or the first one).
     The baseline is bf16 where it is there, else the first recipe.
     """
-    keys: dict[tuple[str, int], list[Row]] = {}
+    keys: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         if finished(row):
-            keys.setdefault((str(row.get("data_hash") or ""), int(row.get("tokens") or 0)), []).append(row)
+            keys.setdefault(_key(row), []).append(row)
     for row in rows:
         if not finished(row):
-            meant = next((key for key in keys if key[0] == row.get("data_hash")), None)
-            if meant is None:
-                meant = next(iter(keys), (str(row.get("data_hash") or ""), int(row.get("tokens") or 0)))
+            own = _key(row)
+            meant = next((key for key in keys if key[:2] == own[:2]), None) or next(iter(keys), own)
             keys.setdefault(meant, []).append(row)
     order = {str(row["recipe"]): place for place, row in reversed(list(enumerate(rows)))}
-    return [_table(data_hash, tokens, members, order) for (data_hash, tokens), members in keys.items()]
+    return [_table(data_hash, tokens, members, order) for (data_hash, _, tokens), members in keys.items()]
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    """What runs of one table share: data, model (what its config says, where the row tells it), tokens."""
+    config = (row.get("run") or {}).get("config") or {}
+    return str(row.get("data_hash") or ""), json.dumps(config.get("says"), sort_keys=True), int(row.get("tokens") or 0)
 
 
 def _table(data_hash: str, tokens: int, members: Sequence[Row], order: dict[str, int]) -> Table:

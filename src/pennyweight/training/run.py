@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
 
 from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticCustomError
 
 from pennyweight.parallel import Synchronous
 from pennyweight.recipes import Recipe, recipe
@@ -17,6 +18,17 @@ from pennyweight.training.objectives import NextToken
 
 T = TypeVar("T")
 Part = dict[str, Any]  # JSON: what a run looks like in a file
+
+
+def _number(given: object) -> object:
+    """Passes on what is not true or false, which Python counts as 1 and 0."""
+    if isinstance(given, bool):
+        raise PydanticCustomError("bool", "Input should be a number")
+    return given
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number)]
 
 STRATEGIES: dict[str, type[Synchronous]] = {"synchronous": Synchronous}
 OBJECTIVES: dict[str, type[NextToken]] = {"next-token": NextToken}
@@ -67,9 +79,11 @@ def value(cls: type[T]) -> type[T]:
 
 def _chosen(kind: str, table: dict[str, type]) -> Callable[[object], object]:
     def choose(given: object) -> object:
-        if not isinstance(given, str):
+        if isinstance(given, tuple(table.values())):
             return given
         if given not in table:
+        if not isinstance(given, str):
+            raise ValueError(f"Run.{kind} is one of {', '.join(map(repr, table))}, got {given!r}")
             raise ValueError(f"Run has no {kind} {given!r}{nearest(given, list(table))}")
         return table[given]()
 
@@ -80,6 +94,8 @@ def _as_recipe(given: object) -> object:
     if isinstance(given, dict):
         return Recipe.from_dict(given)
     return recipe(given) if isinstance(given, str) else given
+    if not isinstance(given, str | Recipe):
+        raise ValueError(f"Run.recipe is a name such as 'penny8', notation such as 'w8a8' or a Recipe, got {given!r}")
 
 
 @value
@@ -88,18 +104,18 @@ class Data:
 
     source: str = "stdlib"  # "stdlib", a file, a folder, or "hf:name[/config][:split][#column]"
     tokenizer: str = "bpe-4096"
-    context: Annotated[int, Field(ge=1)] = 256  # tokens a sequence
-    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.05  # share of the bytes that is only measured on
+    context: Annotated[Int, Field(ge=1)] = 256  # tokens a sequence
+    validation: Annotated[Float, Field(gt=0, le=0.5)] = 0.05  # share of the bytes that is only measured on
 
 
 @value
 class Optimizer:
     """AdamW's numbers; what m and v are written in belongs to the recipe."""
 
-    lr: Annotated[float, Field(gt=0, le=1e30)] = 1e-3  # at the top of the schedule; 1e30: an update fits in float32
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1  # of tensors with two or more dimensions only
+    lr: Annotated[Float, Field(gt=0, le=1e30)] = 1e-3  # at the top of the schedule; 1e30: an update fits in float32
+    betas: tuple[Annotated[Float, Field(ge=0, lt=1)], Annotated[Float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    eps: Annotated[Float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.1  # of tensors with two or more dimensions only
 
 
 @value
@@ -110,9 +126,9 @@ class Schedule:
     """
 
     shape: Literal["cosine", "wsd", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0)] = 0.1  # below 1: a share of the steps; else a number of steps
-    final: Annotated[float, Field(ge=0, le=1)] = 0.1
-    decay: Annotated[float, Field(ge=0, le=1)] = 0.2  # wsd: the share of the steps that goes down
+    warmup: Annotated[Float, Field(ge=0)] = 0.1  # below 1: a share of the steps; else a number of steps
+    final: Annotated[Float, Field(ge=0, le=1)] = 0.1
+    decay: Annotated[Float, Field(ge=0, le=1)] = 0.2  # wsd: the share of the steps that goes down
 
     @model_validator(mode="after")
     def _every_number_is_read(self) -> Self:
@@ -127,16 +143,16 @@ class Schedule:
 class Evaluation:
     """When the fixed validation set is measured."""
 
-    every: Annotated[int, Field(ge=0)] = 0  # steps; 0: ten times a run
-    tokens: Annotated[int, Field(ge=1)] = 65536  # of the validation part, from its beginning
+    every: Annotated[Int, Field(ge=0)] = 0  # steps; 0: ten times a run
+    tokens: Annotated[Int, Field(ge=1)] = 65536  # of the validation part, from its beginning
 
 
 @value
 class Checkpoint:
     """When the state of the run is saved."""
 
-    every: Annotated[int, Field(ge=0)] = 0  # steps; 0: at the end and on Ctrl-C only
-    keep: Annotated[int, Field(ge=1)] = 2
+    every: Annotated[Int, Field(ge=0)] = 0  # steps; 0: at the end and on Ctrl-C only
+    keep: Annotated[Int, Field(ge=1)] = 2
 
 
 def _as_text(given: object) -> object:
@@ -171,11 +187,11 @@ class Run:
     schedule: Schedule = Schedule()
     strategy: Annotated[InstanceOf[Synchronous], BeforeValidator(_chosen("strategy", STRATEGIES))] = Synchronous()
     objective: Annotated[InstanceOf[NextToken], BeforeValidator(_chosen("objective", OBJECTIVES))] = NextToken()
-    steps: Annotated[int, Field(ge=1)] = 400
-    batch: Annotated[int, Field(ge=1)] = 16
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest norm of the whole gradient; None: as it comes
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    steps: Annotated[Int, Field(ge=1)] = 400
+    batch: Annotated[Int, Field(ge=1)] = 16
+    accumulate: Annotated[Int, Field(ge=1)] = 1
+    clip: Annotated[Float, Field(gt=0)] | None = 1.0  # largest norm of the whole gradient; None: as it comes
+    seed: Annotated[Int, Field(ge=0, lt=2**63)] = 0
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     config: Config | None = None  # of `model`, as it was when the run began; None: it is still to be read
