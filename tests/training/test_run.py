@@ -81,6 +81,10 @@ def test_the_parts_refuse_in_one_sentence_too():
         Optimizer(lr=float("nan"))
 
 
+def test_one_folder_of_data_is_one_run_however_it_is_spelled():
+    assert Run(data=Data(source="./notes/")) == Run(data=Data(source="notes"))
+
+
 @pytest.mark.parametrize("setting", ["steps", "batch", "optimizer.lr", "data.context", "optimizer.betas"])
 def test_true_is_no_number(setting):
     value = "true,0.5" if setting.endswith("betas") else "true"

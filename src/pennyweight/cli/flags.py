@@ -9,7 +9,10 @@ MODEL = (
     "A built-in shape (tiny, gpt2, llama-small, qwen-small), a config.json, a folder or a hub name. Its config is read "
     "and never its weights: training begins from fresh ones. A built-in shape takes the tokenizer's vocabulary."
 )
-DATA = "A file, a folder, hf:NAME, or stdlib: the source text of Python's own standard library."
+DATA = (
+    "A file, a folder, hf:NAME, or stdlib: the source text of Python's own standard library. Of JSON lines and Parquet "
+    "the column text is read, else the only one that holds strings; FILE#COLUMN names another."
+)
 
 
 def _written(settings: list[str] | None) -> list[str] | None:
@@ -20,9 +23,6 @@ def _written(settings: list[str] | None) -> list[str] | None:
     return settings
 
 
-Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help=MODEL, show_default="tiny")]
-Data = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help=DATA, show_default="stdlib")]
-Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps.", show_default="400")]
 def named_folder(text: str) -> Path:
     """The folder that is named. Errors: typer.BadParameter for an empty name, which would be the current folder."""
     if not text.strip():
@@ -30,6 +30,9 @@ def named_folder(text: str) -> Path:
     return Path(text)
 
 
+Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help=MODEL, show_default="tiny")]
+Data = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help=DATA, show_default="stdlib")]
+Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimizer steps.", show_default="400")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,8 +8,8 @@ import typer
 from pennyweight.cli.arguments import check_no_setting, run_with
 from pennyweight.cli.failures import say
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps, named_folder
-from pennyweight.cli.places import run_folder
-from pennyweight.cli.terminal import print_json, print_table
+from pennyweight.cli.places import interrupted, run_folder
+from pennyweight.cli.terminal import print_json, print_table, tell_start
 
 if TYPE_CHECKING:
     from pennyweight.training import Result, Run
@@ -38,6 +38,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one model. The same command on the same folder goes on where it stopped."""
+    tell_start()
     from pennyweight.experiments import report
     from pennyweight.training import Run
     from pennyweight.training import train as trained
@@ -51,7 +52,7 @@ def train(
     try:
         result = trained(run, folder, resume=resume is not None)
     except KeyboardInterrupt:
-        say(f"what is done is saved in {folder}; to go on: pennyweight train --resume {folder}")
+        say(interrupted(folder, f"to go on: pennyweight train --resume {folder}"))
         raise
     page = report(folder)
     if json:
@@ -78,7 +79,8 @@ def _print(result: "Result", folder: Path, page: Path) -> None:
         ("as saved", f"{result.val_loss_plain:.4f} nats a token, computed from model/ as plain transformers do"),
         ("perplexity", f"{result.perplexity:.2f}"),
         ("bits a byte", f"{result.bits_per_byte:.4f}"),
-        ("tokens", f"{result.tokens:,} in {wording.duration(result.seconds)}"),
+        ("tokens", f"{result.tokens:,} in {wording.duration(result.tokens / result.tokens_per_second)} of steps"),
+        ("time", f"{wording.duration(result.seconds)} with evaluation"),
         ("tokens a second", f"{result.tokens_per_second:,.0f}"),
         ("peak memory", f"{wording.size(result.peak_memory_bytes)}: {wording.PEAK}"),
         ("model", str(folder / "model")),

@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
 
-from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
+from pennyweight.data.sources import usual
 from pennyweight.parallel import Synchronous
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.spelling import nearest
 from pennyweight.training.objectives import NextToken
 
 T = TypeVar("T")
-Part = dict[str, Any]  # JSON: what a run looks like in a file
 
 
 def _number(given: object) -> object:
@@ -29,6 +29,7 @@ def _number(given: object) -> object:
 
 Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number)]
+Part = dict[str, Any]  # JSON: what a run looks like in a file
 
 STRATEGIES: dict[str, type[Synchronous]] = {"synchronous": Synchronous}
 OBJECTIVES: dict[str, type[NextToken]] = {"next-token": NextToken}
@@ -81,9 +82,9 @@ def _chosen(kind: str, table: dict[str, type]) -> Callable[[object], object]:
     def choose(given: object) -> object:
         if isinstance(given, tuple(table.values())):
             return given
-        if given not in table:
         if not isinstance(given, str):
             raise ValueError(f"Run.{kind} is one of {', '.join(map(repr, table))}, got {given!r}")
+        if given not in table:
             raise ValueError(f"Run has no {kind} {given!r}{nearest(given, list(table))}")
         return table[given]()
 
@@ -93,16 +94,17 @@ def _chosen(kind: str, table: dict[str, type]) -> Callable[[object], object]:
 def _as_recipe(given: object) -> object:
     if isinstance(given, dict):
         return Recipe.from_dict(given)
-    return recipe(given) if isinstance(given, str) else given
     if not isinstance(given, str | Recipe):
         raise ValueError(f"Run.recipe is a name such as 'penny8', notation such as 'w8a8' or a Recipe, got {given!r}")
+    return recipe(given) if isinstance(given, str) else given
 
 
 @value
 class Data:
     """What the model reads."""
 
-    source: str = "stdlib"  # "stdlib", a file, a folder, or "hf:name[/config][:split][#column]"
+    # "stdlib", a file, a folder, or "hf:name[/config][:split][#column]"
+    source: Annotated[str, AfterValidator(usual)] = "stdlib"
     tokenizer: str = "bpe-4096"
     context: Annotated[Int, Field(ge=1)] = 256  # tokens a sequence
     validation: Annotated[Float, Field(gt=0, le=0.5)] = 0.05  # share of the bytes that is only measured on
