@@ -40,7 +40,7 @@ def test_chunks_do_not_change_a_bit(walk, same, threads: int, size: int) -> None
 
 
 @pytest.mark.parametrize(("m", "v"), WRITTEN)
-def test_first_step_does_not_depend_on_the_code(parameters, walk, same, m: str, v: str) -> None:
+def test_first_step_does_not_depend_on_the_code(parameters, walk, same, readable, m: str, v: str) -> None:
     ours, theirs = parameters(), parameters()
     walk(AdamW(ours, m=m, v=v), ours, range(1))
     walk(torch.optim.AdamW(theirs, foreach=False), theirs, range(1))

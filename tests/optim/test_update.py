@@ -91,7 +91,7 @@ def test_shards_of_whole_rows_round_weights_without_a_master_alike() -> None:
 @pytest.mark.parametrize(
     ("m", "v"), [("int8", "log8"), ("dynamic_sym4", "log4"), ("int8/row", "int8/tensor-with-zero")]
 )
-def test_written_moments_move_weights_like_moments_rounded_by_hand(m: str, v: str) -> None:
+def test_written_moments_move_weights_like_moments_rounded_by_hand(readable: None, m: str, v: str) -> None:
     """The trajectory of codes equals that of float32 moments which the cast rounds in place after each step."""
     first, second = moment(m, "m"), moment(v, "v")
     shape, b1, b2 = (48, 96), 0.9, 0.95

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pennyweight.kernels import adamw_step, steps_at_once
 from pennyweight.numerics import Cast
 from pennyweight.optim.moments import Moment
 
@@ -99,6 +100,10 @@ def update_(
     # Torch's own arithmetic, in the parameter's dtype, where nothing is written.
     exact = not (m.written or v.written or cast) and state["m"].dtype == weights.dtype
     scalars = Step.at(step, plan.hyper)
+    if cast is None and m.cast and v.cast and steps_at_once(m.cast, v.cast, weights, gradient):
+        numbers = scalars.numbers()
+        adamw_step(weights, gradient, state, m=m.cast, v=v.cast, **numbers, keys=keys, start=start)
+        return
     unit = _unit(weights.numel(), shape, m, v, cast)
     for a, b in _chunks(weights.numel(), unit, CHUNK.get(weights.device.type, LARGE_CHUNK)):
         w, g = weights[a:b], gradient[a:b]
@@ -150,6 +155,18 @@ class Step:
             size=lr / (1 - hyper.beta1**step),
             eps=hyper.eps,
         )
+
+    def numbers(self) -> dict[str, float]:
+        """For the compiled step, which multiplies where torch divides."""
+        return {
+            "decay": 1.0 if self.decay is None else float(self.decay),
+            "rise_m": self.rise_m,
+            "keep_v": self.keep_v,
+            "rise_v": self.rise_v,
+            "correction": 1 / self.correction,
+            "size": float(self.size),
+            "eps": self.eps,
+        }
 
     def average(self, g: Tensor, m: Tensor, v: Tensor) -> None:
         """Fresh m and v, in place."""

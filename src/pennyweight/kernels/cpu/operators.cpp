@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "door.h"
+#include "moments.h"
 
 namespace pennyweight {
 namespace {
@@ -191,6 +192,25 @@ std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, cons
   return {grad_x, grad_weight, g.sum};
 }
 
+// One step of AdamW in place on a slice of a parameter and of its written moments; `step` holds the fields of Step.
+void adamw_step(Tensor& weights, const Tensor& gradient, Tensor& m_codes, Tensor& m_scales, int64_t m_block,
+                Tensor& v_codes, Tensor& v_scales, Tensor& v_spans, int64_t v_block, at::ArrayRef<double> step, const std::optional<int64_t> m_key,
+                const std::optional<int64_t> v_key, int64_t start) {
+  const auto noise = [&](const std::optional<int64_t>& key) {
+    return Noise{key.has_value(), static_cast<uint64_t>(key.value_or(0)), static_cast<uint64_t>(start)};
+  };
+  const Slice slice{weights.data_ptr<float>(), gradient.const_data_ptr(), gradient.scalar_type() == at::kBFloat16,
+                    weights.numel(), m_codes.data_ptr<int8_t>(), m_scales.data_ptr<float>(), m_block,
+                    v_codes.data_ptr<uint8_t>(), v_scales.data_ptr<float>(), v_spans.data_ptr<float>(), v_block,
+                    noise(m_key), noise(v_key)};
+  const auto f = [&](int i) { return static_cast<float>(step[i]); };
+  const Step scalars{f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)};
+  const int64_t unit = std::max(m_block, v_block) * 16;
+  share(blocks(slice.size, unit), [&](int64_t task) {
+    adamw(slice, scalars, task * unit, std::min(slice.size, (task + 1) * unit));
+  });
+}
+
 std::string door_name() { return taken()->name; }
 
 // For tests: takes the door of that name if this machine has it.
@@ -210,6 +230,9 @@ TORCH_LIBRARY(pennyweight, m) {
   m.def("int8_linear(Tensor codes, Tensor scales, Tensor weight, bool turned, Tensor? bias, ScalarType dtype) -> Tensor");
   m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, bool turned, ScalarType dtype)"
         " -> (Tensor, Tensor, Tensor)");
+  m.def("adamw_step(Tensor(a!) weights, Tensor gradient, Tensor(b!) m_codes, Tensor(c!) m_scales, int m_block,"
+        " Tensor(d!) v_codes, Tensor(e!) v_scales, Tensor(f!) v_spans, int v_block, float[] step, int? m_key, int? v_key, int start) -> ()");
+  m.def("has_adamw() -> bool", has_adamw);
   m.def("door_name() -> str", door_name);
   m.def("take_door(str name) -> bool", take_door);
 }
@@ -218,6 +241,7 @@ TORCH_LIBRARY_IMPL(pennyweight, CPU, m) {
   m.impl("write_rows", write_rows);
   m.impl("int8_linear", int8_linear);
   m.impl("int8_linear_backward", int8_linear_backward);
+  m.impl("adamw_step", adamw_step);
 }
 
 }  // namespace pennyweight

@@ -1,0 +1,88 @@
+"""Written AdamW: one step on moments in 8 bits, in one pass over memory.
+
+The reference is optim/update.py: decode, average, move, write. Here the same formulas run on vectors, with log2, exp2,
+root and quotient to about 2^-21 of themselves, so that codes may differ by one step where a value lies between two.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pennyweight.kernels.compiled import operators
+from pennyweight.numerics import Cast, Integer
+from pennyweight.numerics.companding import LogRange
+
+LARGEST_BLOCK = 2048  # kLargestBlock of cpu/moments.h
+
+
+def steps_at_once(m: Cast | None, v: Cast | None, weights: Tensor, gradient: Tensor) -> bool:
+    """Whether `adamw_step` knows these casts of m and v for these tensors here: int8 and log8 in blocks."""
+    return (
+        m is not None
+        and v is not None
+        and isinstance(m.format, Integer)
+        and (m.format.bits, m.format.unit) == (8, 1.0)
+        and isinstance(v.format, LogRange)
+        and v.format.bits == 8
+        and all(_in_plain_blocks(cast) for cast in (m, v))
+        and max(m.scale.block or 0, v.scale.block or 0) % min(m.scale.block or 1, v.scale.block or 1) == 0
+        and weights.device.type == "cpu"
+        and weights.dtype == torch.float32
+        and gradient.dtype in (torch.float32, torch.bfloat16)
+        and type(weights) in (Tensor, torch.nn.Parameter)
+        and (ops := operators()) is not None
+        and ops.has_adamw()
+    )
+
+
+def adamw_step(
+    weights: Tensor,
+    gradient: Tensor,
+    state: Mapping[str, Tensor],
+    *,
+    m: Cast,
+    v: Cast,
+    decay: float,
+    rise_m: float,
+    keep_v: float,
+    rise_v: float,
+    correction: float,
+    size: float,
+    eps: float,
+    keys: Mapping[str, int],
+    start: int = 0,
+) -> None:
+    """One step in place on [n] weights and their stored moments ("m.codes", "m.scales", "v.codes", "v.scales" …).
+
+    keys: of the noise of "m" and "v", where a cast rounds stochastically; start: index of the first element in it.
+    m += rise_m (g - m);  v = keep_v v + rise_v g^2;  w = decay w - size m / (sqrt(v) correction + eps).
+    """
+    ops = operators()
+    assert ops is not None
+    assert isinstance(v.format, LogRange)
+    scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps, v.format.octaves]
+    ops.adamw_step(
+        weights, gradient, state["m.codes"], state["m.scales"], m.scale.block,
+        state["v.codes"], state["v.scales"], state["v.extra"], v.scale.block, scalars,
+        _signed(keys["m"]) if m.stochastic else None, _signed(keys["v"]) if v.stochastic else None, start,
+    )  # fmt: skip
+
+
+def _in_plain_blocks(cast: Cast) -> bool:
+    block = cast.scale.block
+    return (
+        cast.scale.granularity == "block"
+        and block is not None
+        and block % 16 == 0
+        and block <= LARGEST_BLOCK
+        and cast.scale.number == "fp32"
+        and cast.scale.arithmetic == "float32"
+        and not cast.scale.floor
+        and cast.rotation is None
+    )
+
+
+def _signed(key: int) -> int:
+    """A 64-bit key as the signed number an operator takes."""
+    return key - (1 << 64) if key >> 63 else key

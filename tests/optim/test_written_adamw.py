@@ -1,0 +1,99 @@
+"""The compiled AdamW step on 8-bit moments meets the readable one: the same noise, codes, weights and scales."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pennyweight.kernels import compiled, steps_at_once
+from pennyweight.optim.notation import moment
+from pennyweight.optim.update import Hyper, Plan, update
+
+pytestmark = pytest.mark.skipif(
+    compiled.missing() is not None or not torch.ops.pennyweight.has_adamw(), reason="no compiled AdamW on this machine"
+)
+
+KEYS = {"m": (1 << 63) + 12345, "v": 987654321987}
+
+
+def plan(rounding: str, m_block: int = 128, v_block: int = 256, **hyper: float) -> Plan:
+    m, v = moment(f"int8/block{m_block}", "m", rounding), moment(f"log8/block{v_block}", "v", rounding)
+    return Plan(Hyper(**{"weight_decay": 0.1, **hyper}), m=m, v=v, keys=KEYS)
+
+
+def trained(
+    how: Plan, weights: Tensor, gradients: list[Tensor], monkeypatch: pytest.MonkeyPatch, *, fast: bool, start: int = 0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weights and state after one step a gradient, by the compiled way or by the readable one."""
+    with monkeypatch.context() as patch:
+        if not fast:
+            patch.setattr(compiled, "missing", lambda: "hidden by a test")
+        assert steps_at_once(how.m.cast, how.v.cast, weights, gradients[0]) == fast
+        state = how.nothing(weights)
+        for step, gradient in enumerate(gradients, start=1):
+            weights, state = update(weights, gradient, state, step, how, start=start)
+    return weights, state
+
+
+def some_gradients(size: int, steps: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Spread over ten decades, with a stretch of zeros longer than a block."""
+    generator = torch.Generator().manual_seed(1)
+    gradients = [torch.randn(size, generator=generator) * torch.logspace(-8, 2, size) for _ in range(steps)]
+    for gradient in gradients:
+        gradient[: size // 4] = 0
+    return [gradient.to(dtype) for gradient in gradients]
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("size", [4096, 5000, 4097, 255, 1])
+@pytest.mark.parametrize("blocks", [(128, 256), (256, 128), (64, 64), (16, 2048)])
+def test_one_step_gives_the_same_codes_and_weights(
+    rounding: str, size: int, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how, weights, gradients = plan(rounding, *blocks), torch.randn(size), some_gradients(size, 1)
+    fast, fast_state = trained(how, weights, gradients, monkeypatch, fast=True, start=1 << 33)
+    slow, slow_state = trained(how, weights, gradients, monkeypatch, fast=False, start=1 << 33)
+    torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-8)
+    for name in ("m.codes", "v.codes"):
+        apart = (fast_state[name].int() - slow_state[name].int()).abs()
+        assert int(apart.max()) <= 1
+        assert float((apart > 0).float().mean()) <= 1e-3
+    for name in ("m.scales", "v.scales", "v.extra"):
+        torch.testing.assert_close(fast_state[name], slow_state[name], rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_thirty_steps_end_at_the_same_weights(
+    rounding: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how, weights, gradients = plan(rounding), torch.randn(5000), some_gradients(5000, 30, dtype)
+    fast, _ = trained(how, weights, gradients, monkeypatch, fast=True)
+    slow, _ = trained(how, weights, gradients, monkeypatch, fast=False)
+    assert float((fast - slow).abs().max()) < 2e-3  # one code apart moves a step by less than two hundredths of lr
+    assert float((fast - slow).abs().mean()) < 1e-6
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e20, 3e38])
+def test_gradients_beyond_all_numbers_end_as_in_the_readable_step(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = some_gradients(4096, 2)
+    gradients[0][2000] = bad
+    how, weights = plan("nearest"), torch.randn(4096)
+    fast, fast_state = trained(how, weights, gradients[:1], monkeypatch, fast=True)
+    slow, slow_state = trained(how, weights, gradients[:1], monkeypatch, fast=False)
+    torch.testing.assert_close(fast, slow, rtol=1e-6, atol=1e-8, equal_nan=True)
+    for name in ("m.scales", "v.scales", "v.extra"):
+        torch.testing.assert_close(fast_state[name], slow_state[name], rtol=1e-5, atol=1e-30, equal_nan=True)
+
+
+def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    how, weights, gradients = plan("stochastic"), torch.randn(100_000), some_gradients(100_000, 2)
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(trained(how, weights, gradients, monkeypatch, fast=True))
+    torch.set_num_threads(1)
+    (one, one_state), (three, three_state) = results
+    assert torch.equal(one, three)
+    assert all(torch.equal(one_state[name], three_state[name]) for name in one_state)
