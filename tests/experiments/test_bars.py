@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pennyweight.experiments.bars import categories, costs, speeds, stacks
-from pennyweight.experiments.results import tables
+from pennyweight.experiments.standings import tables
 
 Make = Callable[..., dict[str, Any]]
 

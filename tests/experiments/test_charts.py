@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pennyweight.experiments.charts import curves, decimals, short, smooth, spread_out, ticks
-from pennyweight.experiments.results import tables
+from pennyweight.experiments.standings import tables
 
 Make = Callable[..., dict[str, Any]]
 

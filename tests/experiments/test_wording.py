@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pennyweight.experiments.results import tables
+from pennyweight.experiments.standings import tables
 from pennyweight.experiments.wording import (
     duration,
     folded,

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pennyweight.experiments.results import Row, Standing, Table, finite, tables
+from pennyweight.experiments.results import Row, finite
+from pennyweight.experiments.standings import Standing, Table, tables
 from pennyweight.experiments.statistics import Spread
 from pennyweight.experiments.wording import headline, summary
 from pennyweight.training.files import write_whole

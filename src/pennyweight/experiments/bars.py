@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from pennyweight.experiments.charts import Tick, shades
-from pennyweight.experiments.results import Row, Standing, Table
+from pennyweight.experiments.results import Row
+from pennyweight.experiments.standings import Standing, Table
 from pennyweight.experiments.statistics import THRESHOLDS
 from pennyweight.experiments.wording import NOTHING, bracket, count, percent, size
 

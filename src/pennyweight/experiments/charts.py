@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pennyweight.experiments.results import Row, Standing, Table
+from pennyweight.experiments.results import Row
+from pennyweight.experiments.standings import Standing, Table
 from pennyweight.experiments.statistics import THRESHOLDS
 from pennyweight.experiments.wording import number
 

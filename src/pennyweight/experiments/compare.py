@@ -1,78 +1,24 @@
 """Compare: the same model on the same tokens, once for each recipe and seed, set side by side."""
 
-import json
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pennyweight.experiments.report import RESULTS, run_of, write_report
-from pennyweight.experiments.results import Row, read, write
-from pennyweight.experiments.worker import REFUSALS, Answer
+from pennyweight.experiments.report import write_report
+from pennyweight.experiments.results import Row, read, run_of, write
+from pennyweight.experiments.worker import REFUSALS, Answer, in_fresh_process
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.training import Run, check, differences, resolved, train
 from pennyweight.training.folder import RESULT as RUN_RESULT
-from pennyweight.training.folder import RUN, check_writable
+from pennyweight.training.folder import RESULTS, RUN, RUNS, check_writable
 
 DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
-PATIENCE_SECONDS = 60.0  # after a second Ctrl-C, before the run's process is ended
 
 Trainer = Callable[[Run, Path, bool], Answer]  # (run, folder, progress) -> what it came to
-# Importing takes seconds, in which Ctrl-C must end the process without a word; `main` listens to it again.
-WORKER = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
-    "from pennyweight.experiments.worker import main; main()"
-)
-
-
-def in_fresh_process(run: Run, folder: Path, progress: bool) -> Answer:
-    """Trains in a process of its own, whose peak memory is the run's; its progress goes to our stderr.
-
-    Ctrl-C is handed on: the run saves, then KeyboardInterrupt rises here. Errors: none; they are in the answer.
-    """
-    # a process group of its own, so that a Ctrl-C at the terminal reaches the run once, through us, and not twice
-    with subprocess.Popen(
-        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        try:
-            with suppress(BrokenPipeError):  # it died at once: its exit status tells
-                process.stdin.write(
-                    json.dumps({"run": run.to_dict(), "folder": str(folder), "progress": progress}).encode()
-                )
-                process.stdin.write(b"\n")
-                process.stdin.flush()
-            text = process.stdout.read()
-            status = process.wait()
-        except KeyboardInterrupt:
-            _interrupt(process)
-            raise
-    if status != 0 or not text:
-        ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        return {"status": "failed", "error": f"the process of the run ended with {ended}"}
-    return json.loads(text)
-
-
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Hands Ctrl-C on and waits until the run is saved; a second one is handed on too, a third ends the process."""
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait()
-            return
-        except KeyboardInterrupt:
-            continue
-    try:
-        process.wait(PATIENCE_SECONDS)
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        process.kill()
 
 
 def folder_name(name: str, seed: int) -> str:
@@ -105,7 +51,7 @@ def compare(
     runs = [replace(base, recipe=one, seed=seed) for seed in range(seeds) for one in chosen.values()]
     for place, run in enumerate(runs, 1):
         name = str(run.recipe)
-        folder = out / "runs" / folder_name(name, run.seed)
+        folder = out / RUNS / folder_name(name, run.seed)
         if progress:
             now = "finished earlier, nothing is trained" if _is_finished(folder) else "starting"
             print(f"run {place} of {len(runs)}: {name}, seed {run.seed}: {now}", file=sys.stderr, flush=True)
@@ -183,4 +129,4 @@ def _row(run: Run, folder: Path, progress: bool, trainer: Trainer) -> Row:
 
 def _told(row: dict[str, Any], folder: Path) -> Row:
     """The row with the folder as it is reached from results.json, so that a comparison can be moved."""
-    return {**row, "folder": f"runs/{folder.name}"}
+    return {**row, "folder": f"{RUNS}/{folder.name}"}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pennyweight.experiments import bars, charts, wording
-from pennyweight.experiments.results import Row, Standing, Table, tables
+from pennyweight.experiments.results import Row
+from pennyweight.experiments.standings import Standing, Table, tables
 from pennyweight.recipes import PRODUCTS, Recipe
 from pennyweight.training import Run
 from pennyweight.training.settings import flat
@@ -85,11 +86,10 @@ def facts(rows: Sequence[Row], *, files: str) -> Facts:
 
 
 def _section(table: Table) -> Section:
-    others = [wording.headline(one, table.baseline) for one in table.standings if not one.is_baseline or not one.runs]
     return Section(
         table=table,
         summary=wording.summary(table),
-        headlines=tuple(others),
+        headlines=_headlines(table),
         costs=bars.costs(table),
         comparison=comparison(table),
         curves=tuple(charts.curves(table)),
@@ -100,6 +100,12 @@ def _section(table: Table) -> Section:
         runs=_runs(table),
         shades=dict(zip((one.recipe for one in table.standings), charts.shades(table), strict=True)),
     )
+
+
+def _headlines(table: Table) -> tuple[str, ...]:
+    """A sentence for each recipe but the baseline, and for that one where it has no finished run."""
+    told = [one for one in table.standings if not one.is_baseline or not one.runs]
+    return tuple(wording.headline(one, table.baseline) for one in told)
 
 
 def comparison(table: Table) -> Grid:
@@ -285,8 +291,5 @@ def comparisons(rows: Sequence[Row]) -> list[tuple[tuple[str, ...], list[tuple[s
     found = []
     for table in tables(rows):
         header, lines = comparison(table)
-        sentences = [
-            wording.headline(one, table.baseline) for one in table.standings if not one.is_baseline or not one.runs
-        ]
-        found.append((header, lines, [wording.summary(table), *sentences]))
+        found.append((header, lines, [wording.summary(table), *_headlines(table)]))
     return found

@@ -1,14 +1,15 @@
-"""Results: the rows of results.json, read and written safely, and set side by side by recipe."""
+"""Results: what runs came to, as the rows of results.json: gathered from run folders, read and written safely."""
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pennyweight.experiments.statistics import Spread, paired, relative, spread, verdict
+from pennyweight.training import load_run, read_ledger
 from pennyweight.training.files import write_whole
+from pennyweight.training.folder import LEDGER, RESULTS, RUN, RUNS
+from pennyweight.training.folder import RESULT as RUN_RESULT
 
 Row = dict[str, Any]  # one run as results.json tells it: plain JSON, numbers that are not finite are null
 
@@ -17,6 +18,7 @@ KEYS = (
     "bits_per_byte", "val_loss_plain", "initial_loss", "memory", "data_hash", "status", "folder",
 )  # fmt: skip
 DONE = "finished"
+UNFINISHED = "unfinished"
 
 
 def finite(value: Any) -> Any:
@@ -37,12 +39,17 @@ def write(rows: Sequence[Row], path: Path) -> None:
     write_whole(path, json.dumps(finite(full), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a results.json. Errors: ValueError where the file is something else."""
+def _json(path: Path) -> Any:
+    """What a file of ours holds. Errors: ValueError where it is not JSON."""
     try:
-        rows = json.loads(path.read_text(encoding="utf8"))
+        return json.loads(path.read_text(encoding="utf8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a results.json. Errors: ValueError where the file is something else."""
+    rows = _json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "recipe" in row for row in rows):
         raise ValueError(f"{path} holds no list of runs (objects with 'recipe', 'seed', 'val_loss' ...)")
     return rows
@@ -53,125 +60,59 @@ def finished(row: Row) -> bool:
     return row.get("status", DONE) == DONE and isinstance(row.get("val_loss"), int | float)
 
 
-def counted_loss(row: Row) -> float:
-    """The loss that counts against a recipe: of its own forward pass or of the model as saved, whichever is larger."""
-    plain = row.get("val_loss_plain")
-    return max(row["val_loss"], plain) if isinstance(plain, int | float) else row["val_loss"]
+def is_single(folder: Path) -> bool:
+    """Whether a folder is that of a single run, finished or not."""
+    return any((folder / name).is_file() for name in (RUN, RUN_RESULT))
 
 
-@dataclass(frozen=True)
-class Standing:
-    """How one recipe stands against the baseline. Percentages are of the baseline's run with the same seed.
+def run_of(row: Row) -> tuple[str, int]:
+    """Which run of a comparison a row tells of."""
+    return str(row["recipe"]), int(row.get("seed") or 0)
 
-    `cost` counts the larger of val_loss and val_loss_plain against the recipe, and the baseline's own val_loss.
+
+def read_run(folder: Path) -> Row:
+    """What a run came to, or how far it is. Errors: ValueError where a file is damaged."""
+    path = folder / RUN_RESULT
+    if not path.is_file():
+        return _unfinished(folder)
+    row = _json(path)
+    if not isinstance(row, dict) or "recipe" not in row:
+        raise ValueError(f"{path} is not the result of a run")
+    return {"status": DONE, **row}
+
+
+def _unfinished(folder: Path) -> Row:
+    """How far a run is that has no result: what its ledger tells, and why it stopped where it diverged."""
+    run = load_run(folder)
+    lines = read_ledger(folder / LEDGER) if (folder / LEDGER).is_file() else []
+    steps = [line for line in lines if line["kind"] == "step"]
+    row = {"recipe": str(run.recipe), "seed": run.seed, "run": run.to_dict(), "folder": str(folder)}
+    if lines and (last := lines[-1])["kind"] == "divergence":
+        where = f"; first not finite: {last.get('where')}"
+        row |= {"status": "diverged", "error": f"at step {last['step']} {last.get('what')}{where}"}
+    else:
+        row |= {"status": UNFINISHED, "error": f"step {steps[-1]['step'] if steps else 0} of {run.steps}"}
+    return {**row, "steps": len(steps), "tokens": steps[-1].get("tokens") if steps else 0}
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """The runs that stand in a folder: of a comparison, or the single run that it is.
+
+    A comparison's rows are those of results.json, and what its run folders came to since, unfinished ones too.
+    Errors: FileNotFoundError for a folder that is not there or holds no run.
     """
-
-    recipe: str
-    is_baseline: bool
-    runs: tuple[Row, ...]  # finished ones
-    failed: tuple[Row, ...]
-    loss: Spread | None = None  # nats a token
-    difference: Spread | None = None  # nats a token, to the baseline
-    cost: Spread | None = None  # percent of the baseline's loss
-    memory: Spread | None = None  # percent of the baseline's peak
-    speed: Spread | None = None  # percent of the baseline's tokens a second
-
-    @property
-    def verdict(self) -> str:
-        """What the cost means in words."""
-        if self.is_baseline:
-            return "the baseline"
-        if not self.runs:
-            return "no finished run"
-        return verdict(self.cost) if self.cost else "no run of the baseline to compare with"
-
-    def mean(self, key: str) -> float | None:
-        """The mean of a field over the finished runs; None where no run tells it."""
-        values = [row[key] for row in self.runs if isinstance(row.get(key), int | float)]
-        return math.fsum(values) / len(values) if values else None
-
-
-@dataclass(frozen=True)
-class Table:
-    """Runs that may be compared: the same data and the same number of tokens."""
-
-    data_hash: str
-    tokens: int
-    baseline: str
-    standings: tuple[Standing, ...]
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is one recipe only, and nothing to compare."""
-        return len(self.standings) == 1
-
-    @property
-    def rows(self) -> list[Row]:
-        """Every run of the table, finished or not."""
-        return [row for standing in self.standings for row in (*standing.runs, *standing.failed)]
-
-
-def _by_seed(rows: Iterable[Row], value: Callable[[Row], Any]) -> dict[int, float]:
-    told = {int(row.get("seed") or 0): value(row) for row in rows}
-    return {seed: float(number) for seed, number in told.items() if isinstance(number, int | float)}
-
-
-def _spread(by_seed: dict[int, float]) -> Spread | None:
-    return spread(list(by_seed.values())) if by_seed else None
-
-
-def _percent(rows: Iterable[Row], baseline: Iterable[Row], key: str) -> Spread | None:
-    """Percent by which `key` differs from the baseline's, paired by seed."""
-    base = {seed: value for seed, value in _by_seed(baseline, lambda row: row.get(key)).items() if value > 0}
-    return _spread(relative(_by_seed(rows, lambda row: row.get(key)), base))
-
-
-def standing(recipe: str, rows: Sequence[Row], baseline: Sequence[Row], *, is_baseline: bool = False) -> Standing:
-    """How the runs `rows` of one recipe stand against the runs `baseline`."""
-    runs = tuple(row for row in rows if finished(row))
-    failed = tuple(row for row in rows if not finished(row))
-    base = [row for row in baseline if finished(row)]
-    own = Standing(recipe, is_baseline, runs, failed, _spread(_by_seed(runs, lambda row: row["val_loss"])))
-    if is_baseline:
-        return own
-    counted, against = _by_seed(runs, counted_loss), _by_seed(base, lambda row: row["val_loss"])
-    cost = relative(counted, against)
-    return Standing(
-        recipe, is_baseline, runs, failed, own.loss,
-        difference=_spread(paired(counted, against)), cost=_spread(cost),
-        memory=_percent(runs, base, "peak_memory_bytes"), speed=_percent(runs, base, "tokens_per_second"),
-    )  # fmt: skip
-
-
-def tables(rows: Sequence[Row]) -> list[Table]:
-    """The runs set side by side: one table for each data hash, number of tokens and model, never two in one.
-
-    A run that did not finish stands in the table of the runs it was meant for (same data and model, or the first one).
-    The baseline is bf16 where it is there, else the first recipe.
-    """
-    keys: dict[tuple[str, str, int], list[Row]] = {}
-    for row in rows:
-        if finished(row):
-            keys.setdefault(_key(row), []).append(row)
-    for row in rows:
-        if not finished(row):
-            own = _key(row)
-            meant = next((key for key in keys if key[:2] == own[:2]), None) or next(iter(keys), own)
-            keys.setdefault(meant, []).append(row)
-    order = {str(row["recipe"]): place for place, row in reversed(list(enumerate(rows)))}
-    return [_table(data_hash, tokens, members, order) for (data_hash, _, tokens), members in keys.items()]
-
-
-def _key(row: Row) -> tuple[str, str, int]:
-    """What runs of one table share: data, model (what its config says, where the row tells it), tokens."""
-    config = (row.get("run") or {}).get("config") or {}
-    return str(row.get("data_hash") or ""), json.dumps(config.get("says"), sort_keys=True), int(row.get("tokens") or 0)
-
-
-def _table(data_hash: str, tokens: int, members: Sequence[Row], order: dict[str, int]) -> Table:
-    names = sorted({str(row["recipe"]) for row in members}, key=order.__getitem__)
-    baseline = "bf16" if "bf16" in names else names[0]
-    of = {name: [row for row in members if str(row["recipe"]) == name] for name in names}
-    ordered = [baseline, *(name for name in names if name != baseline)]
-    stood = [standing(name, of[name], of[baseline], is_baseline=name == baseline) for name in ordered]
-    return Table(data_hash, tokens, baseline, tuple(stood))
+    if not folder.is_dir():
+        raise FileNotFoundError(f"report wants the folder of a run or of a comparison, but {str(folder)!r} is none")
+    if is_single(folder):
+        return [read_run(folder)]
+    rows = read(folder / RESULTS) if (folder / RESULTS).is_file() else []
+    for path in sorted((folder / RUNS).glob("*/")):
+        if not is_single(path):
+            continue
+        one = {**read_run(path), "folder": f"{RUNS}/{path.name}"}
+        place = next((place for place, row in enumerate(rows) if run_of(row) == run_of(one)), len(rows))
+        if place == len(rows) or one["status"] == DONE or rows[place].get("status") == UNFINISHED:
+            rows[place : place + 1] = [one]
+    if not rows:
+        raise FileNotFoundError(f"report finds no run in {str(folder)!r} (no {RESULTS}, no {RUN})")
+    return rows

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from pennyweight.experiments.results import Standing, Table
+from pennyweight.experiments.standings import Standing, Table
 from pennyweight.experiments.statistics import Spread
 
 NOTHING = "–"  # shown where a number is unknown

@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pennyweight.training import Diverged, Run, TrainingFailed, train
@@ -20,6 +22,56 @@ Answer = dict[str, Any]  # "result", or "status" and "error", or "refused" and "
 REFUSALS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (ValueError, TypeError, FileNotFoundError, FileExistsError)
 }
+PATIENCE_SECONDS = 60.0  # after a second Ctrl-C, before the run's process is ended
+# Importing takes seconds, in which Ctrl-C must end the process without a word; `main` listens to it again.
+WORKER = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "from pennyweight.experiments.worker import main; main()"
+)
+
+
+def in_fresh_process(run: Run, folder: Path, progress: bool) -> Answer:
+    """Trains in a process of its own, whose peak memory is the run's; its progress goes to our stderr.
+
+    Ctrl-C is handed on: the run saves, then KeyboardInterrupt rises here. Errors: none; they are in the answer.
+    """
+    # a process group of its own, so that a Ctrl-C at the terminal reaches the run once, through us, and not twice
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            with suppress(BrokenPipeError):  # it died at once: its exit status tells
+                process.stdin.write(
+                    json.dumps({"run": run.to_dict(), "folder": str(folder), "progress": progress}).encode()
+                )
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+            text = process.stdout.read()
+            status = process.wait()
+        except KeyboardInterrupt:
+            _interrupt(process)
+            raise
+    if status != 0 or not text:
+        ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return {"status": "failed", "error": f"the process of the run ended with {ended}"}
+    return json.loads(text)
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Hands Ctrl-C on and waits until the run is saved; a second one is handed on too, a third ends the process."""
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait()
+            return
+        except KeyboardInterrupt:
+            continue
+    try:
+        process.wait(PATIENCE_SECONDS)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        process.kill()
 
 
 def answer(asked: dict[str, Any]) -> Answer:

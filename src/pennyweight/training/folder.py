@@ -23,7 +23,7 @@ RUN, RESULT, LEDGER, CHECKPOINTS, MODEL, LOCK = (
     "model",
     ".lock",
 )
-COMPARISON = ("results.json", "runs")  # stand in a comparison's folder and in no run's
+RESULTS, RUNS = "results.json", "runs"  # stand in a comparison's folder and in no run's
 logger = logging.getLogger("pennyweight.training")
 
 
@@ -82,7 +82,7 @@ def admit(path: Path, run: Run, *, resume: bool) -> None:
             raise FileNotFoundError(f"there is nothing to resume in {path}: it holds no {RUN}")
         if any((path / name).exists() for name in (LEDGER, CHECKPOINTS, MODEL, RESULT)):
             raise FileExistsError(f"{path} holds a {MODEL} or {CHECKPOINTS} of something else; choose another folder")
-        if any((path / name).exists() for name in COMPARISON):
+        if any((path / name).exists() for name in (RESULTS, RUNS)):
             raise FileExistsError(f"{path} holds a comparison; choose another folder for a single run")
         return
     told = "; ".join(differences(load_run(path), run))
