@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pennyweight.training import Run, load_run
-from pennyweight.training.folder import admit, check_writable
+from pennyweight.training.folder import RunFolder, check_writable
 
 
 def closed_to_us(monkeypatch, folder):
@@ -49,13 +49,13 @@ def test_what_is_no_run_is_refused_by_name(tmp_path, content, said):
 def test_a_folder_of_another_run_is_refused_with_what_can_be_done(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"run": Run(steps=20).to_dict()}))
     with pytest.raises(FileExistsError, match=r"steps: 20 is not 40; choose another folder \(--out\) \(its schedule"):
-        admit(tmp_path, Run(steps=40), resume=False)
+        RunFolder(tmp_path).admit(Run(steps=40), resume=False)
     with pytest.raises(ValueError, match=r"seed: 0 is not 1; choose another folder \(--out\)$"):
-        admit(tmp_path, Run(steps=20, seed=1), resume=True)
+        RunFolder(tmp_path).admit(Run(steps=20, seed=1), resume=True)
 
 
 @pytest.mark.parametrize("name", ["results.json", "runs"])
 def test_a_comparison_is_not_trained_over(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(FileExistsError, match=f"^{tmp_path} holds a comparison; choose another folder"):
-        admit(tmp_path, Run(), resume=False)
+        RunFolder(tmp_path).admit(Run(), resume=False)

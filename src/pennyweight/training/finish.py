@@ -2,7 +2,6 @@
 
 import copy
 import math
-from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -11,7 +10,7 @@ from pennyweight.data import Corpus, validation_batches
 from pennyweight.data.tokenizer import save as save_tokenizer
 from pennyweight.nn import plain_weights
 from pennyweight.training.files import whole_folder
-from pennyweight.training.folder import MODEL
+from pennyweight.training.folder import RunFolder
 from pennyweight.training.guard import Diverged
 from pennyweight.training.machine import machine, versions
 from pennyweight.training.memory import Categories, give_freed_memory_back
@@ -38,7 +37,9 @@ def plain_model(training: Training) -> PreTrainedModel:
     return model
 
 
-def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: Path | None, device: str) -> Result:
+def finish(
+    training: Training, corpus: Corpus, *, predicted: Categories, folder: RunFolder | None, device: str
+) -> Result:
     """Measures the model as it is saved, saves it, and says what the run came to.
 
     Ends the training: its optimizer and its model give their memory back, so that this does not add to the peak.
@@ -64,9 +65,9 @@ def finish(training: Training, corpus: Corpus, *, predicted: Categories, place: 
             f"the model as saved has a validation loss of {plain}", step=progress.step, where="the written weights"
         )
     counted = (every, every - sum(embeddings.values()))
-    result = _result(training, corpus, plain=plain, counted=counted, predicted=predicted, place=place)
-    if place is not None:
-        with whole_folder(place / MODEL) as partial, no_progress_bar():
+    result = _result(training, corpus, plain=plain, counted=counted, predicted=predicted, folder=folder)
+    if folder is not None:
+        with whole_folder(folder.model) as partial, no_progress_bar():
             model.save_pretrained(partial)
             corpus.tokenizer.model_max_length = run.data.context
             save_tokenizer(corpus.tokenizer, partial)
@@ -82,7 +83,7 @@ def _result(
     plain: float,
     counted: tuple[int, int],
     predicted: Categories,
-    place: Path | None,
+    folder: RunFolder | None,
 ) -> Result:
     run, progress, conversion = training.run, training.progress, training.conversion
     loss = progress.validation[-1][1]
@@ -101,7 +102,7 @@ def _result(
         initial_loss=progress.validation[0][1],
         status="finished",
         data_hash=corpus.hash,
-        folder=None if place is None else str(place),
+        folder=str(folder.path) if folder else None,
         parameters=counted[0],
         parameters_non_embedding=counted[1],
         memory={

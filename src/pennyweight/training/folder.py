@@ -6,9 +6,11 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pennyweight.training.checkpoint import checkpoints
 from pennyweight.training.files import sweep, write_whole
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.result import Result
@@ -46,62 +48,6 @@ def _read(path: Path) -> dict[str, Any]:
     return written
 
 
-def answer(path: Path, run: Run) -> Result | None:
-    """The result of this very run, if the folder holds it; None where there is something left to train or to refuse.
-
-    Where its model is gone, it is written again from the last checkpoint; without one the result has to do.
-    """
-    if not all(os.path.isfile(path / name) for name in (RUN, RESULT)) or differences(load_run(path), run):
-        return None
-    result = _result(path / RESULT)
-    if differences(Run.from_dict(result.run), run):
-        return None
-    if not (path / MODEL).is_dir():
-        if any((path / CHECKPOINTS).glob("step-*")):
-            return None
-        logger.warning("the model of the finished run %s is gone, and there is no checkpoint to write it from", path)
-    return result
-
-
-def _result(path: Path) -> Result:
-    try:
-        return Result.from_dict(_read(path))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no result of a run ({error}); without it the run goes on") from None
-
-
-def admit(path: Path, run: Run, *, resume: bool) -> None:
-    """Makes sure that this run may be written into the folder.
-
-    Errors: FileExistsError when the folder holds another run (ValueError when it was to be resumed), with what differs;
-    FileNotFoundError when there is nothing to resume; those of `check_writable`.
-    """
-    check_writable(path)
-    if not (path / RUN).exists():
-        if resume:
-            raise FileNotFoundError(f"there is nothing to resume in {path}: it holds no {RUN}")
-        if any((path / name).exists() for name in (LEDGER, CHECKPOINTS, MODEL, RESULT)):
-            raise FileExistsError(f"{path} holds a {MODEL} or {CHECKPOINTS} of something else; choose another folder")
-        if any((path / name).exists() for name in (RESULTS, RUNS)):
-            raise FileExistsError(f"{path} holds a comparison; choose another folder for a single run")
-        return
-    told = "; ".join(differences(load_run(path), run))
-    if told and resume:
-        raise ValueError(
-            f"{path} cannot be resumed as another run; what it holds and what was asked: {told}; {_another(told)}"
-        )
-    if told:
-        raise FileExistsError(
-            f"{path} already holds another run; what it holds and what was asked: {told}; {_another(told)}"
-        )
-
-
-def _another(told: str) -> str:
-    """What can be done about a folder that holds another run."""
-    longer = " (its schedule ends with its steps: a longer training is a run of its own)" if "steps: " in told else ""
-    return f"choose another folder (--out){longer}"
-
-
 def check_writable(path: Path) -> None:
     """Makes sure that files may be written into the folder `path`, which need not be there yet.
 
@@ -114,41 +60,121 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"results cannot be written into {path}: nobody but its owner may write in {there}")
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Only one process at a time writes in a run folder; the claim ends with the process, however it ends.
-
-    Errors: FileExistsError when another process trains there.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another process trains in {path} right now") from None
-        sweep(path)
-        sweep(path / CHECKPOINTS)
-        yield
+def _result(path: Path) -> Result:
+    try:
+        return Result.from_dict(_read(path))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no result of a run ({error}); without it the run goes on") from None
 
 
-def describe(path: Path, run: Run, data_hash: str) -> None:
-    """Writes run.json, which replays the run; in a folder of the same run it checks that the data is the same too.
+def _another(told: str) -> str:
+    """What can be done about a folder that holds another run."""
+    longer = " (its schedule ends with its steps: a longer training is a run of its own)" if "steps: " in told else ""
+    return f"choose another folder (--out){longer}"
 
-    Warns where the run began with another number of threads, whose sums come in another order.
-    Errors: ValueError for other data.
-    """
-    if not (path / RUN).exists():
-        written = {"run": run.to_dict(), "data_hash": data_hash, "commit": commit()}
-        written |= {"machine": machine(), "versions": versions()}
-        write_whole(path / RUN, json.dumps(written, indent=1) + "\n")
-        return
-    there = _read(path / RUN)
-    threads, now = there.get("machine", {}).get("threads"), machine()["threads"]
-    if threads != now:
-        logger.warning("%s began with %s threads and goes on with %s: not bit for bit the same", path, threads, now)
-    began = there.get("data_hash")
-    if began != data_hash:
-        raise ValueError(
-            f"{path} was trained on other data (hash {str(began)[:12]}) than {run.data.source} holds now "
-            f"({data_hash[:12]}), so it cannot be continued"
-        )
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run: run.json, ledger.jsonl, checkpoints/, model/ and, when it is finished, result.json."""
+
+    path: Path
+
+    @property
+    def ledger(self) -> Path:
+        """What happened in it, a line each."""
+        return self.path / LEDGER
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints stand."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def model(self) -> Path:
+        """The model that loads without Pennyweight."""
+        return self.path / MODEL
+
+    def answer(self, run: Run) -> Result | None:
+        """The result of this very run, if it is here; None where there is something left to train or to refuse.
+
+        Where its model is gone, it is written again from the last checkpoint; without one the result has to do.
+        """
+        if not all(os.path.isfile(self.path / name) for name in (RUN, RESULT)) or differences(load_run(self.path), run):
+            return None
+        result = _result(self.path / RESULT)
+        if differences(Run.from_dict(result.run), run):
+            return None
+        if not self.model.is_dir():
+            if checkpoints(self.checkpoints):
+                return None
+            logger.warning(
+                "the model of the finished run %s is gone, and there is no checkpoint to write it from", self.path
+            )
+        return result
+
+    def admit(self, run: Run, *, resume: bool) -> None:
+        """Makes sure that this run may be written into the folder.
+
+        Errors: FileExistsError when the folder holds another run (ValueError when it was to be resumed), with what
+        differs; FileNotFoundError when there is nothing to resume; those of `check_writable`.
+        """
+        check_writable(self.path)
+        if not (self.path / RUN).exists():
+            if resume:
+                raise FileNotFoundError(f"there is nothing to resume in {self.path}: it holds no {RUN}")
+            if any((self.path / name).exists() for name in (LEDGER, CHECKPOINTS, MODEL, RESULT)):
+                what = f"a {MODEL} or {CHECKPOINTS} of something else"
+                raise FileExistsError(f"{self.path} holds {what}; choose another folder")
+            if any((self.path / name).exists() for name in (RESULTS, RUNS)):
+                raise FileExistsError(f"{self.path} holds a comparison; choose another folder for a single run")
+            return
+        if not (told := "; ".join(differences(load_run(self.path), run))):
+            return
+        what = f"what it holds and what was asked: {told}; {_another(told)}"
+        if resume:
+            raise ValueError(f"{self.path} cannot be resumed as another run; {what}")
+        raise FileExistsError(f"{self.path} already holds another run; {what}")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Only one process at a time writes in a run folder; the claim ends with the process, however it ends.
+
+        Errors: FileExistsError when another process trains there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileExistsError(f"another process trains in {self.path} right now") from None
+            sweep(self.path)
+            sweep(self.checkpoints)
+            yield
+
+    def describe(self, run: Run, data_hash: str) -> None:
+        """Writes run.json, which replays the run; in a folder of the same run it checks that the data is the same too.
+
+        Warns where the run began with another number of threads, whose sums come in another order.
+        Errors: ValueError for other data.
+        """
+        if not (self.path / RUN).exists():
+            written = {"run": run.to_dict(), "data_hash": data_hash, "commit": commit()}
+            written |= {"machine": machine(), "versions": versions()}
+            write_whole(self.path / RUN, json.dumps(written, indent=1) + "\n")
+            return
+        there = _read(self.path / RUN)
+        threads, now = there.get("machine", {}).get("threads"), machine()["threads"]
+        if threads != now:
+            logger.warning(
+                "%s began with %s threads and goes on with %s: not bit for bit the same", self.path, threads, now
+            )
+        began = there.get("data_hash")
+        if began != data_hash:
+            raise ValueError(
+                f"{self.path} was trained on other data (hash {str(began)[:12]}) than {run.data.source} holds now "
+                f"({data_hash[:12]}), so it cannot be continued"
+            )
+
+    def finish(self, result: Result) -> None:
+        """Writes result.json: from now on the folder answers (`answer`)."""
+        write_whole(self.path / RESULT, json.dumps(result.to_dict(), indent=1) + "\n")

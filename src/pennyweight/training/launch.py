@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pennyweight.data import check_names, prepare
-from pennyweight.training import folder as places
+from pennyweight.training.folder import RunFolder
 from pennyweight.training.limits import check_text
 from pennyweight.training.models import check_model, unread
 from pennyweight.training.progress import teller
@@ -25,16 +25,16 @@ def train(
     TrainingFailed for a loss that is no number (Diverged) and a full disk, with the last checkpoint in place;
     KeyboardInterrupt after Ctrl-C, saved.
     """
-    place, run = _place(run, out, resume), resolved(run)
+    folder, run = _folder(run, out, resume), resolved(run)
     tell = teller(str(run.recipe), progress=progress)
-    result = None if place is None else places.answer(place, run)
+    result = None if folder is None else folder.answer(run)
     if result is not None:
         if progress:
             tell("finished earlier, nothing is trained")
         return result
     check(run)  # first, for a slip may be why the folder seems to hold another run
-    if place is not None:
-        places.admit(place, run, resume=bool(resume))
+    if folder is not None:
+        folder.admit(run, resume=bool(resume))
     assert run.config is not None
     for sentence in unread(run.model, run.config.written):
         tell(sentence)
@@ -45,7 +45,7 @@ def train(
     # Here, not at the top: it imports transformers, which a finished run, a report and a recipe do without.
     from pennyweight.training.session import trained
 
-    return trained(run, corpus, place, progress=progress)
+    return trained(run, corpus, folder, progress=progress)
 
 
 def check(run: Run) -> None:
@@ -57,14 +57,16 @@ def check(run: Run) -> None:
     check_model(run.model, context=run.data.context, written=run.config.written if run.config else None)
 
 
-def _place(run: Run, out: Path | str | None, resume: bool | Path | str) -> Path | None:
+def _folder(run: Run, out: Path | str | None, resume: bool | Path | str) -> RunFolder | None:
     """The run folder that was meant. Errors: ValueError for settings that need one, or for two of them."""
     named = None if isinstance(resume, bool) else Path(resume)
     if named is not None and out is not None and named != Path(out):
         raise ValueError(f"a run is resumed where it was, but resume={str(named)!r} and out={str(out)!r} differ")
-    place = named if named is not None else None if out is None else Path(out)
-    if place is None and resume:
+    path = named if named is not None else out
+    if path is not None:
+        return RunFolder(Path(path))
+    if resume:
         raise ValueError("resume needs a run folder, got none; give out=")
-    if place is None and run.checkpoint.every:
+    if run.checkpoint.every:
         raise ValueError(f"checkpoint.every={run.checkpoint.every} needs a run folder, got none; give out=")
-    return place
+    return None

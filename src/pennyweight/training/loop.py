@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from pennyweight.data import Corpus, validation_batches
 from pennyweight.numerics import key
 from pennyweight.optim import state_bytes
 from pennyweight.training.checkpoint import checkpoints, save
-from pennyweight.training.folder import CHECKPOINTS
+from pennyweight.training.folder import RunFolder
 from pennyweight.training.gradient import Gradient
 from pennyweight.training.guard import Diverged, Interrupt, first_bad
 from pennyweight.training.ledger import Ledger
@@ -39,7 +38,7 @@ class Loop:
     training: Training
     corpus: Corpus
     ledger: Ledger
-    place: Path | None
+    folder: RunFolder | None
     bar: Silence
     interrupt: Interrupt
     peak: Peak
@@ -137,11 +136,11 @@ class Loop:
         for name, parameter in training.model.named_parameters():
             if not parameter.isfinite().all():
                 self.diverged(step, "the weights are no longer finite", f"the weights {name}")
-        if self.place is not None:
+        if self.folder is not None:
             self.bar.phase("saving")
             self.ledger.sync()
             save(
-                self.place / CHECKPOINTS,
+                self.folder.checkpoints,
                 step,
                 training.saved(self.ledger.lines),
                 keep=training.run.checkpoint.keep,
@@ -172,5 +171,7 @@ class Loop:
 
     def standing(self) -> str:
         """The end of a sentence: which checkpoint stands."""
-        found = checkpoints(self.place / CHECKPOINTS) if self.place is not None else []
-        return f"; the last checkpoint is {found[0].name} in {self.place}" if found else "; there is no checkpoint yet"
+        found = checkpoints(self.folder.checkpoints) if self.folder else []
+        if not self.folder or not found:
+            return "; there is no checkpoint yet"
+        return f"; the last checkpoint is {found[0].name} in {self.folder.path}"

@@ -1,18 +1,15 @@
 """The session: a run from where it stands to its result, in a folder or without one."""
 
-import json
 import logging
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
 from pennyweight.data import Corpus
-from pennyweight.training import folder as places
 from pennyweight.training.checkpoint import checkpoints, load, newest
-from pennyweight.training.files import write_whole
 from pennyweight.training.finish import finish
+from pennyweight.training.folder import RunFolder
 from pennyweight.training.guard import Interrupt, TrainingFailed
 from pennyweight.training.ledger import Ledger
 from pennyweight.training.limits import check_disk, check_memory
@@ -28,8 +25,8 @@ from pennyweight.training.state import Training
 logger = logging.getLogger("pennyweight.training")
 
 
-def trained(run: Run, corpus: Corpus, place: Path | None, *, progress: bool) -> Result:
-    """Trains `run` on `corpus` to its end, in the folder `place` if there is one.
+def trained(run: Run, corpus: Corpus, folder: RunFolder | None, *, progress: bool) -> Result:
+    """Trains `run` on `corpus` to its end, in `folder` if there is one.
 
     Errors: those of `train`; ValueError and TrainingFailed for a run that is too large for this machine, before
     anything is written.
@@ -40,47 +37,47 @@ def trained(run: Run, corpus: Corpus, place: Path | None, *, progress: bool) -> 
         keep_freed_memory(predicted)
         peak = Peak(device())
         training = Training.begin(run, corpus, device())
-        if place is None:
-            return _trained(training, corpus, predicted, peak, place, progress)
-        check_disk(place, predicted)
-        with places.claimed(place):
-            found = places.answer(place, run)  # another process may have been faster since the folder was looked at
+        if folder is None:
+            return _trained(training, corpus, predicted, peak, folder, progress)
+        check_disk(folder.path, predicted)
+        with folder.claimed():
+            found = folder.answer(run)  # another process may have been faster since the folder was looked at
             if found is not None:
                 return found
-            places.admit(place, run, resume=False)
+            folder.admit(run, resume=False)
             try:
-                return _trained(training, corpus, predicted, peak, place, progress)
+                return _trained(training, corpus, predicted, peak, folder, progress)
             except (OSError, SafetensorError) as error:
-                raise TrainingFailed(_lost(place, error)) from error
+                raise TrainingFailed(_lost(folder, error)) from error
 
 
 def _trained(
-    training: Training, corpus: Corpus, predicted: Categories, peak: Peak, place: Path | None, progress: bool
+    training: Training, corpus: Corpus, predicted: Categories, peak: Peak, folder: RunFolder | None, progress: bool
 ) -> Result:
     run, lines = training.run, 0
-    if place is not None:
-        places.describe(place, run, corpus.hash)
-        lines = _resume(training, place)
+    if folder is not None:
+        folder.describe(run, corpus.hash)
+        lines = _resume(training, folder)
     start = training.progress.step
     with ExitStack() as stack:
-        ledger = stack.enter_context(Ledger(None if place is None else place / places.LEDGER, lines=lines))
+        ledger = stack.enter_context(Ledger(folder.ledger if folder else None, lines=lines))
         if start and scheduled(run, start):
             ledger.write("checkpoint", start)  # its line stood after what the checkpoint remembers, and was cut
         bar = stack.enter_context(shown(str(run.recipe), run.steps, start=start, progress=progress))
         with Interrupt() as interrupt:
-            Loop(training, corpus, ledger, place, bar, interrupt, peak, start or None)()
+            Loop(training, corpus, ledger, folder, bar, interrupt, peak, start or None)()
         bar.phase("measuring the model as it is saved")
-        result = finish(training, corpus, predicted=predicted, place=place, device=peak.device)
+        result = finish(training, corpus, predicted=predicted, folder=folder, device=peak.device)
         ledger.write("end", result.steps, loss=result.val_loss, loss_plain=result.val_loss_plain, tokens=result.tokens)
         ledger.sync()
-    if place is not None:
-        write_whole(place / places.RESULT, json.dumps(result.to_dict(), indent=1) + "\n")
+    if folder is not None:
+        folder.finish(result)
     return result
 
 
-def _resume(training: Training, place: Path) -> int:
+def _resume(training: Training, folder: RunFolder) -> int:
     """Goes on from the newest checkpoint that can be trusted; returns how many lines of the ledger belong to it."""
-    path, told = newest(place / places.CHECKPOINTS)
+    path, told = newest(folder.checkpoints)
     if path is None:
         return 0
     for sentence in told:
@@ -91,8 +88,8 @@ def _resume(training: Training, place: Path) -> int:
         raise ValueError(f"checkpoint {path} does not fit this run: {error}") from None
 
 
-def _lost(place: Path, error: Exception) -> str:
+def _lost(folder: RunFolder, error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    found = checkpoints(place / places.CHECKPOINTS)
+    found = checkpoints(folder.checkpoints)
     stands = f"the last checkpoint is {found[0].name}" if found else "there is no checkpoint yet"
-    return f"the run could not be written to {place}: {reason}; {stands}"
+    return f"the run could not be written to {folder.path}: {reason}; {stands}"
