@@ -18,6 +18,7 @@ FLAGS = {
     "report": {"--json"},
     "recipes": {"--json"},
     "doctor": {"--json"},
+    "bench": {"--only", "--repeats", "--threads", "--out", "--json"},
 }
 
 
@@ -64,7 +65,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     ("typed", "said"),
     [
         ("comapre bf16", "did you mean 'compare'?"),
-        ("xyzzy", "there are compare, doctor, eval, recipes, report, train"),
+        ("xyzzy", "there are bench, compare, doctor, eval, recipes, report, train"),
         ("train --recip bf16", "train has no option '--recip'; did you mean '--recipe'?"),
         ("doctor --zzzzzz", "doctor has no option '--zzzzzz'; there are --json"),
         ("train --steps many", "--steps"),
@@ -95,6 +96,8 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         ("compare --set seed=1", "--seeds"),
         ("report absent", "absent"),
         ("eval absent --data x", "absent"),
+        ("bench --only prodcts", "did you mean 'products'?"),
+        ("bench --only step,products --repeats 0", "repeats of 1 or more, got 0"),
     ],
 )
 def test_a_bad_request_is_one_sentence_and_status_2(

@@ -9,6 +9,7 @@ import typer
 from pennyweight import __version__
 from pennyweight.cli import settings
 from pennyweight.cli.arguments import spread_settings
+from pennyweight.cli.bench import bench
 from pennyweight.cli.compare import compare
 from pennyweight.cli.doctor import doctor
 from pennyweight.cli.evaluate import evaluate
@@ -46,6 +47,7 @@ EPILOGS = {"train": settings.told(), "recipes": GRAMMAR, "compare": "Settings fo
 
 for name, verb in {
     "compare": compare, "train": train, "eval": evaluate, "report": report, "recipes": recipes, "doctor": doctor,
+    "bench": bench,
 }.items():  # fmt: skip
     app.command(name, epilog=EPILOGS.get(name))(verb)
 

@@ -1,0 +1,135 @@
+"""Groups: what can be measured, the chosen groups one after the other, and what they found, with the machine."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pennyweight.experiments.bench import peak
+from pennyweight.experiments.bench.layers import layers, products
+from pennyweight.experiments.bench.memory import SIDES, peak_bytes
+from pennyweight.experiments.bench.optimizers import optimizers
+from pennyweight.experiments.bench.results import Row, memory_row, rows
+from pennyweight.experiments.bench.rounds import Question, in_turn
+from pennyweight.experiments.bench.sizes import Sizes
+from pennyweight.experiments.bench.steps import compiled, steps
+from pennyweight.experiments.bench.table import markdown
+from pennyweight.kernels import doctor
+from pennyweight.spelling import nearest
+from pennyweight.training import commit, machine, versions
+from pennyweight.training.files import write_whole
+from pennyweight.training.folder import check_writable
+from pennyweight.training.memory import give_freed_memory_back, keep_freed_memory
+
+TIMED: dict[str, Callable[[Sizes], list[Question]]] = {
+    "products": products,
+    "layer": layers,
+    "optimizer": optimizers,
+    "gpt2": lambda sizes: steps("gpt2", sizes),
+    "llama": lambda sizes: steps("llama", sizes),
+    "compiled": compiled,
+}
+GROUPS = (*TIMED, "memory")
+TOGETHER = {"step": ("gpt2", "llama", "compiled")}
+MARKDOWN, JSON = "bench.md", "bench.json"
+_logger = logging.getLogger("pennyweight")
+
+
+def chosen(only: Sequence[str]) -> list[str]:
+    """The groups that are asked for, in the order of the table; all of them where none is named.
+
+    Errors: ValueError for a name that is none, with the nearest right one.
+    """
+    asked: set[str] = set()
+    for name in only:
+        if name not in GROUPS and name not in TOGETHER:
+            raise ValueError(f"bench has no group {name!r}{nearest(name, [*GROUPS, *TOGETHER])}")
+        asked.update(TOGETHER.get(name, (name,)))
+    return [name for name in GROUPS if name in asked or not only]
+
+
+def bench(
+    only: Sequence[str] = (), *, repeats: int = 20, threads: int | None = None, out: Path | str | None = None,
+    sizes: Sizes | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Measures the chosen groups on this machine's CPU and returns everything as plain values, rows under "rows".
+
+    repeats: rounds of each piece of work, and steps that the memory is measured over.
+    threads: of PyTorch, for every side; None: as many as it has now.
+    out:     a folder for bench.md and bench.json, written after every group.
+
+    Errors: ValueError for names, numbers and folders that cannot be; FileExistsError for a folder that holds a bench.
+    """
+    names, sizes, place = chosen(only), sizes or Sizes(), None if out is None else Path(out)
+    for name, number in (("repeats", repeats), ("threads", threads)):
+        if number is not None and number < 1:
+            raise ValueError(f"bench takes {name} of 1 or more, got {number}")
+    if place is not None:
+        _check_free(place)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _measured(names, repeats, torch.get_num_threads(), place, sizes)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_free(place: Path) -> None:
+    check_writable(place)
+    if (place / JSON).exists():
+        raise FileExistsError(f"{place} already holds a bench; name another folder")
+
+
+def _measured(names: Sequence[str], repeats: int, threads: int, place: Path | None, sizes: Sizes) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "doors": [door._asdict() for door in doctor()],
+        "threads": threads,
+        "repeats": repeats,
+        "sizes": asdict(sizes),
+        "peak": None,
+        "rows": [],
+    }
+    there = peak.measured(threads) if "products" in names else None
+    found["peak"] = asdict(there) if there else None
+    # Every side gets the allocator's setting that `pennyweight train` takes for shapes like these.
+    keep_freed_memory({"weights": 0, "saved activations": 1})
+    for name in names:
+        if name == "memory":
+            found["rows"] += _memory(sizes, repeats, threads)
+        else:
+            for question in TIMED[name](sizes):
+                timed = in_turn(
+                    question.sides, repeats, tell=lambda said, name=name: _logger.info("%s: %s", name, said)
+                )
+                found["rows"] += rows(question, timed, there)
+        give_freed_memory_back()
+        if place is not None:
+            _write(found, place)
+    return found
+
+
+def _memory(sizes: Sizes, steps: int, threads: int) -> list[Row]:
+    what = f"gpt2, {steps} steps in a fresh process"
+    held: dict[str, int] = {}
+    for side in SIDES:
+        _logger.info("memory: %s, %s", side, what)
+        held[side] = peak_bytes(side, sizes, steps, threads)
+    baseline = next(iter(held.values()))
+    return [memory_row(what, side, held[side], baseline) for side in SIDES]
+
+
+def _write(found: dict[str, Any], place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    write_whole(place / MARKDOWN, markdown(found))
+    write_whole(place / JSON, json.dumps(found, indent=1) + "\n")

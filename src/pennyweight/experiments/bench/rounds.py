@@ -1,0 +1,102 @@
+"""Rounds: several ways of one piece of work, timed in turn, so that a noisy machine cannot favour any of them."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+WARM = 2  # calls before the first round: kernels are loaded or compiled, optimizer states made
+
+
+@dataclass(frozen=True)
+class Built:
+    """What is timed, and what the table says of it."""
+
+    call: Callable[[], object]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way of doing a piece of work.
+
+    build:   makes all that has to be there before the clock starts.
+    peak:    "int8" or "bf16": the instructions it lives on, for its share of the machine's peak.
+    missing: why it cannot be measured here; None where it can.
+    """
+
+    name: str
+    build: Callable[[], Built]
+    peak: str = ""
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One piece of work and the sides that do it; the first one is what the others are compared with."""
+
+    group: str
+    what: str
+    sides: tuple[Side, ...]
+    work: float  # of one call
+    unit: str  # of the work
+
+
+@dataclass
+class Timed:
+    """One side's seconds, a round each; none where it could not be measured, and then the note says why."""
+
+    side: Side
+    seconds: list[float] = field(default_factory=list)
+    note: str = ""
+
+
+def in_turn(
+    sides: Sequence[Side], repeats: int, *, tell: Callable[[str], None], clock: Callable[[], float] = time.perf_counter
+) -> list[Timed]:
+    """Times every side once in each of `repeats` rounds; each round begins with another side.
+
+    A side that fails with a RuntimeError while it is built or warmed says so, and the others go on.
+    """
+    found = [Timed(side, note=side.missing or "") for side in sides]
+    calls: list[tuple[Callable[[], object], Timed]] = []
+    for timed in found:
+        if timed.side.missing is None:
+            tell(f"preparing {timed.side.name}")
+            try:
+                built = timed.side.build()
+                for _ in range(WARM):
+                    built.call()
+            except RuntimeError as error:
+                timed.note = f"failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
+                continue
+            timed.note = built.note
+            calls.append((built.call, timed))
+    tell(f"{repeats} rounds of {', '.join(timed.side.name for _, timed in calls)}")
+    for number in range(repeats):
+        first = number % max(1, len(calls))
+        gc.collect()
+        for call, timed in calls[first:] + calls[:first]:
+            began = clock()
+            call()
+            timed.seconds.append(clock() - began)
+    return found
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median and quartiles of the ratios of the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def ratio(baseline: Sequence[float], own: Sequence[float]) -> Ratio:
+    """How many times as fast as the baseline, round by round: both lists hold the same rounds, at least one."""
+    values = [theirs / ours for theirs, ours in zip(baseline, own, strict=True)]
+    if len(values) == 1:
+        return Ratio(values[0], values[0], values[0])
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Ratio(median, low, high)
