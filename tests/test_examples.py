@@ -32,7 +32,7 @@ def test_the_readmes_first_block_runs(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_readmes_block_on_training_runs(tmp_path: Path) -> None:
     _, block, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf8"), re.DOTALL)
-    quick = block.replace("steps=50", "steps=1").replace("seeds=2", "seeds=1")
+    quick = block.replace("steps=50", "steps=1, evaluation={'tokens': 1024}").replace("seeds=2", "seeds=1")
     done = subprocess.run([sys.executable, "-c", quick], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/py/model/config.json").exists()
