@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pennyweight.numerics import noise, packing
+from pennyweight.numerics import layout, noise
 from pennyweight.numerics.companding import Expanded, LogRange
 from pennyweight.numerics.formats import Format
 from pennyweight.numerics.grids import (
@@ -25,7 +25,7 @@ from pennyweight.numerics.grids import (
     write_levels,
 )
 from pennyweight.numerics.integers import Integer, Shifted
-from pennyweight.numerics.minifloats import FLOAT8, LARGEST_BITS, NATIVE
+from pennyweight.numerics.minifloats import FLOAT8
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.scales import Scale, groups
 from pennyweight.numerics.strips import Strip, Tile, strips
@@ -96,7 +96,7 @@ class Cast:
     @property
     def native(self) -> bool:
         """Whether the format is one of torch's own 16- and 32-bit dtypes."""
-        return self.format.bits > LARGEST_BITS
+        return layout.is_native(self.format)
 
     @property
     def mode(self) -> str | None:
@@ -147,12 +147,13 @@ class Cast:
         written = self._blank(matrix, tuple(x.shape), whole)
         for rows, cols, tiles in self._strips(matrix):
             y, u = self._strip(matrix, rows, cols, key, start)
-            codes = torch.empty(y.shape, dtype=self._code_dtype, device=x.device)
+            codes = torch.empty(y.shape, dtype=layout.code_dtype(self.format), device=x.device)
             for tile in tiles:
                 grid, level = self._land(y, u, tile, cols, known)
                 _place(codes, tile, cols).copy_(write_levels(self.format, self.scale, level).view(tile.extent))
                 written.keep(tile, grid)
-            written.codes[rows, self._bytes_of(cols)] = self._pack(codes)
+            place = layout.stored_place(self.format, cols)
+            written.codes[rows, place] = layout.pack_codes(self.format, codes)
         return written
 
     def bytes(self, shape: tuple[int, ...] | torch.Size) -> int:
@@ -162,7 +163,7 @@ class Cast:
             return R * C * self.format.bits // 8
         per_group = 1 if self.scale.number in ("e8m0", "e4m3") else 4 * (self.scale.number != "one")
         per_group += 4 * isinstance(self.format, Shifted | LogRange | Expanded)
-        codes = R * packing.packed_length(C, self.format.bits)
+        codes = R * layout.stored_width(self.format, C)
         return codes + math.prod(groups(self.scale, R, C)) * per_group + 4 * (self.scale.number == "e4m3")
 
     def _matrix(self, x: Tensor, key: int | None) -> Tensor:
@@ -176,12 +177,6 @@ class Cast:
 
     def _compute(self, dtype: torch.dtype) -> torch.dtype:
         return dtype if dtype == torch.float64 or self.scale.arithmetic == "given" else torch.float32
-
-    @property
-    def _code_dtype(self) -> torch.dtype:
-        if self.native:
-            return NATIVE[self.format.name]
-        return torch.int8 if isinstance(self.format, Integer) else torch.uint8
 
     def _strips(self, matrix: Tensor) -> Iterator[Strip]:
         R, C = matrix.shape
@@ -241,41 +236,21 @@ class Cast:
         R, C = matrix.shape
         compute, device, number = self._compute(matrix.dtype), matrix.device, groups(self.scale, R, C)
         stored = torch.uint8 if self.scale.number in ("e8m0", "e4m3") else compute
-        width = C if self.native else packing.packed_length(C, self.format.bits)
-        code_dtype = self._code_dtype if self.format.bits >= LARGEST_BITS else torch.uint8
         extra = None
         if self.scale.number == "e4m3":
             extra = torch.zeros(1, dtype=compute, device=device) if whole is None else whole.reshape(1)
         elif isinstance(self.format, LogRange | Expanded):
             extra = torch.zeros(number, dtype=compute, device=device)
         return Quantized(
-            codes=torch.empty((R, width), dtype=code_dtype, device=device),
+            codes=torch.empty(
+                (R, layout.stored_width(self.format, C)), dtype=layout.stored_dtype(self.format), device=device
+            ),
             scales=torch.zeros((0, 0) if self.scale.number == "one" else number, dtype=stored, device=device),
             zeros=torch.zeros(number, dtype=compute, device=device) if isinstance(self.format, Shifted) else None,
             extra=extra,
             shape=shape,
             cast=self,
         )
-
-    def _bytes_of(self, cols: slice) -> slice:
-        if self.native:
-            return cols
-        bits = self.format.bits
-        return slice(cols.start * bits // 8, packing.packed_length(cols.stop, bits))
-
-    def _pack(self, codes: Tensor) -> Tensor:
-        if self.format.bits >= LARGEST_BITS:
-            return codes
-        return packing.pack(codes + 1 if self.format.bits == 2 and self.format.signed else codes, self.format.bits)
-
-    def _unpack(self, packed: Tensor, length: int) -> Tensor:
-        bits = self.format.bits
-        if bits >= LARGEST_BITS:
-            return packed
-        codes = packing.unpack(packed, bits, length)
-        if not isinstance(self.format, Integer):
-            return codes
-        return codes.to(torch.int8).sub_(1) if bits == 2 else packing.signed(codes, bits)
 
 
 @dataclass(frozen=True)
@@ -311,7 +286,7 @@ class Quantized:
 
     def codes_matrix(self) -> Tensor:
         """The codes of an [R, C] matrix, unpacked: int8 for signed integers, uint8 for other formats."""
-        return self.cast._unpack(self.codes, _matrix_shape(self.shape)[1])
+        return layout.unpack_codes(self.cast.format, self.codes, _matrix_shape(self.shape)[1])
 
     @torch.no_grad()
     def read(self, dtype: torch.dtype = torch.float32, *, rotated: bool = False) -> Tensor:
@@ -320,7 +295,8 @@ class Quantized:
         out = torch.empty((R, C), dtype=dtype, device=self.codes.device)
         factors = self.scale_values()
         for rows, cols, tiles in cast._strips(out):
-            codes = cast._unpack(self.codes[rows, cast._bytes_of(cols)], cols.stop - cols.start)
+            packed = self.codes[rows, layout.stored_place(cast.format, cols)]
+            codes = layout.unpack_codes(cast.format, packed, cols.stop - cols.start)
             turn = cast.rotation is not None and not rotated
             turned = torch.empty(codes.shape, dtype=compute, device=codes.device) if turn else out[rows, cols]
             for tile in tiles:
