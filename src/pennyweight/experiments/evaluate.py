@@ -19,6 +19,7 @@ from pennyweight.training.folder import MODEL, RUN
 from pennyweight.training.machine import device
 from pennyweight.training.models import no_progress_bar
 from pennyweight.training.objectives import NextToken
+from pennyweight.training.validation import perplexity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -145,7 +146,7 @@ def evaluate(
     precision = run.recipe.precision if run else "fp32"
     loss = validation_loss(model, batches, objective=NextToken(), precision=precision, device=where)
     return Evaluation(
-        str(folder), text.name, text.hash, loss, math.exp(min(loss, 700.0)),
+        str(folder), text.name, text.hash, loss, perplexity(loss),
         loss * total / math.log(2) / text.bytes, total, round(text.bytes), text.documents, text.ends, context,
         precision, text.left_out,
     )  # fmt: skip

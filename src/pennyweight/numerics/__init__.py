@@ -11,6 +11,7 @@ from pennyweight.numerics.noise import Counter, key, uniform
 from pennyweight.numerics.notation import cast
 from pennyweight.numerics.packing import pack, unpack
 from pennyweight.numerics.rotation import Hadamard
+from pennyweight.numerics.rounding import Rounding
 from pennyweight.numerics.scales import Scale
 from pennyweight.numerics.usual import usual_block
 
@@ -26,6 +27,7 @@ __all__ = [
     "LogRange",
     "Minifloat",
     "Quantized",
+    "Rounding",
     "Scale",
     "Shifted",
     "cast",

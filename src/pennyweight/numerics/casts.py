@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from pennyweight.numerics.grids import (
 from pennyweight.numerics.integers import Integer, Shifted
 from pennyweight.numerics.minifloats import FLOAT8
 from pennyweight.numerics.rotation import Hadamard
+from pennyweight.numerics.rounding import Rounding
 from pennyweight.numerics.scales import Scale, groups
 from pennyweight.numerics.strips import Strip, Tile, strips
 from pennyweight.numerics.usual import usual_scale
@@ -49,7 +49,7 @@ class Cast:
 
     format: Format
     scale: Scale = Scale()
-    rounding: Literal["nearest", "stochastic"] = "nearest"
+    rounding: Rounding = "nearest"
     rotation: Hadamard | None = None
 
     def __post_init__(self) -> None:

@@ -1,9 +1,12 @@
 """Rounding: which neighbour on a grid a real becomes. Nearest takes ties to even; stochastic is unbiased in value."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Rounding = Literal["nearest", "stochastic"]
 
 _TABLES: dict[tuple, Tensor] = {}
 

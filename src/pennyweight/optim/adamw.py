@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pennyweight.numerics import Cast, Counter
+from pennyweight.numerics import Cast, Counter, Rounding
 from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
@@ -53,7 +53,7 @@ class AdamW(torch.optim.Optimizer):
         m: str = "fp32",
         v: str = "fp32",
         weights: Cast | str | None = None,
-        rounding: Literal["nearest", "stochastic"] = "stochastic",
+        rounding: Rounding = "stochastic",
         seed: int = 0,
         min_numel: int = FEWEST_WRITTEN,
         nonfinite: Literal["raise", "skip"] = "raise",

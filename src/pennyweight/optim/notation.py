@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
-from pennyweight.numerics import Cast, cast
+from pennyweight.numerics import Cast, Rounding, cast
 from pennyweight.optim.moments import Moment
 from pennyweight.recipes import state_cast
 
@@ -13,7 +12,7 @@ from pennyweight.recipes import state_cast
 def moment(
     text: str,
     slot: str = "m",
-    rounding: Literal["nearest", "stochastic"] = "stochastic",
+    rounding: Rounding = "stochastic",
     *,
     zero: bool = False,
 ) -> Moment:
@@ -22,7 +21,7 @@ def moment(
 
 
 @lru_cache
-def weight_cast(text: str | None, rounding: Literal["nearest", "stochastic"] = "stochastic") -> Cast | None:
+def weight_cast(text: str | None, rounding: Rounding = "stochastic") -> Cast | None:
     """The cast that rounds weights without a master copy: as the text says, else with `rounding`."""
     if text is None or text == "fp32":
         return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from pennyweight.optim.moments import PLAIN, VERSION, Moment
 from pennyweight.optim.notation import moment
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 TORCH = {"exp_avg": "m", "exp_avg_sq": "v"}  # torch.optim.AdamW's names of the averages
 
 
@@ -42,7 +42,7 @@ def rewritten(
         change = f"{slot} is stored as {source.text} and wanted as {kind if target.plain else target.text}"
         if strict:
             raise ValueError(f"AdamW refuses to convert a state with strict=True: {change}")
-        LOG.warning("AdamW converts a state: %s", change)
+        logger.warning("AdamW converts a state: %s", change)
         values = source.read(slot, parts, tuple(parameter.shape), 0, parameter.numel()).view(parameter.shape)
         result |= target.nearest().stored(slot, values.to(kind if target.plain else torch.float32))
     return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from pennyweight.numerics import Cast
+from pennyweight.numerics import Cast, Rounding
 from pennyweight.recipes import table as tables
 from pennyweight.recipes.linear import LinearCasts, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
@@ -67,7 +67,7 @@ class Recipe:
     precision: Precision = "bf16"
     last: float = 0.0
     states: Literal["all", "linear"] = "all"
-    state_rounding: Literal["nearest", "stochastic"] = "stochastic"
+    state_rounding: Rounding = "stochastic"
 
     def __post_init__(self) -> None:
         check_kind("Recipe.rules", self.rules, tuple | list, "a tuple of Rule")
@@ -77,7 +77,7 @@ class Recipe:
             raise ValueError("Recipe.name is what a report calls it, got an empty one")
         choose("Recipe.precision", self.precision, get_args(Precision))
         choose("Recipe.states", self.states, ("all", "linear"))
-        choose("Recipe.state_rounding", self.state_rounding, ("nearest", "stochastic"))
+        choose("Recipe.state_rounding", self.state_rounding, get_args(Rounding))
         if not 0 <= self.last <= 1:
             raise ValueError(f"Recipe.last is a share of the blocks between 0 and 1, got {self.last}")
         state_cast(self.m, "m", self.state_rounding)

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
-from pennyweight.numerics import Cast, Shifted, cast, format, usual_block
+from pennyweight.numerics import Cast, Rounding, Shifted, cast, format, usual_block
 
 PLAIN = ("fp32", "bf16", "fp16")  # stored as torch stores them
 WITH_ZERO = "-with-zero"  # what a person adds to a code with a zero to take it for v all the same
@@ -14,7 +13,7 @@ PAPER_FLOOR = 1e-8  # of state scales in the published code of arXiv:2407.11722,
 
 @lru_cache
 def state_cast(
-    text: str, slot: str = "m", rounding: Literal["nearest", "stochastic"] = "stochastic", *, zero: bool = False
+    text: str, slot: str = "m", rounding: Rounding = "stochastic", *, zero: bool = False
 ) -> tuple[str, Cast | None]:
     """The name and the cast of the storage that `text` means for m or v; no cast for "fp32".
 
@@ -44,7 +43,7 @@ def state_cast(
     return name, found
 
 
-def _grouped(name: str, rounding: Literal["nearest", "stochastic"]) -> Cast:
+def _grouped(name: str, rounding: Rounding) -> Cast:
     found = replace(cast(name), rounding=rounding)
     scale = found.scale
     if scale.granularity not in ("block", "row", "tensor") or found.rotation is not None:

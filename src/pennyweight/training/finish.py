@@ -17,7 +17,7 @@ from pennyweight.training.memory import Categories, give_freed_memory_back
 from pennyweight.training.models import from_config, no_progress_bar
 from pennyweight.training.result import Result
 from pennyweight.training.state import Training, untied
-from pennyweight.training.validation import validation_loss
+from pennyweight.training.validation import perplexity, validation_loss
 
 
 def plain_model(training: Training) -> PreTrainedModel:
@@ -92,7 +92,7 @@ def _result(
         seed=run.seed,
         val_loss=loss,
         val_loss_plain=plain,
-        perplexity=math.exp(min(loss, 700.0)),  # 700: exp stays a finite float64
+        perplexity=perplexity(loss),
         bits_per_byte=loss / math.log(2) / corpus.bytes_per_token,
         tokens=progress.tokens,
         steps=progress.step,

@@ -1,5 +1,6 @@
 """The validation loss: what a model makes of text it has not learned from, in nats a token."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -26,3 +27,8 @@ def validation_loss(
             tokens += count
     model.train(training)
     return (total / tokens).item()
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss): among how many equally likely tokens a model of this loss (nats a token) still chooses."""
+    return math.exp(min(loss, 700.0))  # 700: exp stays a finite float64
