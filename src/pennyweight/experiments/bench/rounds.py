@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-WARM = 2  # calls before the first round: kernels are loaded or compiled, optimizer states made
+WARM = 1  # calls before the first round: kernels are loaded or compiled, optimizer states made
 
 
 @dataclass(frozen=True)
