@@ -8,6 +8,7 @@ import torch
 
 from pennyweight.experiments.bench import bitsandbytes_peer, groups, memory, peak, torchao_peer
 from pennyweight.experiments.bench.groups import GROUPS, bench, chosen
+from pennyweight.experiments.bench.rounds import Timed
 from pennyweight.experiments.bench.sizes import Sizes
 
 TINY = Sizes(layers=((64, 128),), matrices=2, width=48, depth=1, heads=2, vocabulary=128, batch=2, context=8)
@@ -52,6 +53,20 @@ def test_a_folder_keeps_the_table_and_every_number(tmp_path: Path) -> None:
     assert {"machine", "versions", "commit", "doors", "date", "sizes", "threads"} <= found.keys()
     with pytest.raises(FileExistsError, match="already holds a bench"):
         bench(["optimizer"], repeats=1, sizes=TINY, out=tmp_path / "b")
+
+
+def test_what_was_done_before_an_interruption_stands_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(found: list[Timed], repeats: int, **how: object) -> None:
+        found[0].seconds[:] = [1.0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(groups, "in_turn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench(["optimizer"], sizes=TINY, out=tmp_path / "b")
+    kept = json.loads((tmp_path / "b" / "bench.json").read_text())["rows"]
+    assert kept[0]["seconds"] == [1.0]
 
 
 def test_memory_is_that_of_each_side_against_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """Rounds: everybody's turn comes once a round, and nobody always follows the same one."""
 
+from typing import Any
+
 import pytest
 
-from pennyweight.experiments.bench.rounds import WARM, Built, Ratio, Side, in_turn, ratio
+from pennyweight.experiments.bench.rounds import WARM, Built, Ratio, Side, Timed, begun, in_turn, ratio
 
 
 def sides_of(names: str, order: list[str]) -> list[Side]:
@@ -10,12 +12,32 @@ def sides_of(names: str, order: list[str]) -> list[Side]:
     return [Side(name, lambda name=name: Built(lambda: order.append(name), f"note of {name}")) for name in names]
 
 
+def timed(sides: list[Side], repeats: int, **how: Any) -> list[Timed]:
+    found = begun(sides)
+    in_turn(found, repeats, tell=lambda said: None, **how)
+    return found
+
+
+def test_an_interruption_leaves_whole_rounds() -> None:
+    order: list[str] = []
+
+    def interrupted() -> None:
+        order.append("b")
+        if order.count("b") == WARM + 3:
+            raise KeyboardInterrupt
+
+    found = begun([*sides_of("a", order), Side("b", lambda: Built(interrupted)), *sides_of("c", order)])
+    with pytest.raises(KeyboardInterrupt):
+        in_turn(found, 9, tell=lambda said: None)
+    assert [len(one.seconds) for one in found] == [2, 2, 2]
+
+
 def test_sides_are_warmed_one_by_one_and_then_take_turns() -> None:
     order: list[str] = []
-    in_turn(sides_of("abc", order), 4, tell=lambda said: None)
-    warmed, timed = order[: 3 * WARM], order[3 * WARM :]
+    timed(sides_of("abc", order), 4)
+    warmed, rounds = order[: 3 * WARM], order[3 * WARM :]
     assert "".join(warmed) == "a" * WARM + "b" * WARM + "c" * WARM
-    assert "".join(timed) == "abc" + "bca" + "cab" + "abc"
+    assert "".join(rounds) == "abc" + "bca" + "cab" + "abc"
 
 
 def test_each_side_gets_the_seconds_of_its_own_calls() -> None:
@@ -29,7 +51,7 @@ def test_each_side_gets_the_seconds_of_its_own_calls() -> None:
         return Built(call)
 
     sides = [Side(name, lambda name=name: work(name)) for name in takes]
-    found = in_turn(sides, 3, tell=lambda said: None, clock=lambda: now[0])
+    found = timed(sides, 3, clock=lambda: now[0])
     assert {one.side.name: one.seconds for one in found} == {"slow": [3.0] * 3, "quick": [1.0] * 3}
 
 
@@ -38,7 +60,7 @@ def test_an_absent_side_is_never_built_and_says_why() -> None:
         raise AssertionError("an absent side was built")
 
     order: list[str] = []
-    found = in_turn([*sides_of("a", order), Side("peer", build, missing="not installed")], 2, tell=lambda said: None)
+    found = timed([*sides_of("a", order), Side("peer", build, missing="not installed")], 2)
     assert [(one.side.name, len(one.seconds), one.note) for one in found] == [
         ("a", 2, "note of a"),
         ("peer", 0, "not installed"),
@@ -50,7 +72,7 @@ def test_a_side_that_fails_says_so_and_the_others_go_on() -> None:
         raise RuntimeError("no\n compiler")
 
     order: list[str] = []
-    failed, fine = in_turn([Side("broken", build), *sides_of("a", order)], 2, tell=lambda said: None)
+    failed, fine = timed([Side("broken", build), *sides_of("a", order)], 2)
     assert (failed.seconds, failed.note) == ([], "failed: no compiler")
     assert len(fine.seconds) == 2
 

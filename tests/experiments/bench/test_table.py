@@ -79,8 +79,8 @@ def test_the_table_has_a_line_a_side_and_as_many_cells_as_columns(table: str) ->
 
 
 def test_the_table_says_what_was_measured_and_where(table: str) -> None:
-    assert "| products | 64 to 128 | int8 | 2,000 ms | 3.00 Gop/s | 2.00 x | 2.00 to 2.50 | 25% | a note |" in table
-    assert "| peer |  |  |  |  |  | not installed |" in table
+    assert "| products | 64 to 128 | int8 | 2,000 ms | 3.00 Gop/s | 2.00 x | 2.00 to 2.50 | 3 | 25% | a note |" in table
+    assert "| peer |  |  |  |  |  |  | not installed |" in table
     assert "| memory | gpt2 | penny8 | 900 MB |  | 0.450 |" in table
-    for told in ("Xeon, 2 cores, 2 threads", "torch 2.13.0", "AMX, compiled C++", "abc123", "3 rounds", "13.00 Top/s"):
+    for told in ("Xeon, 2 cores, 2 threads", "torch 2.13.0", "AMX, compiled C++", "abc123", "13.00 Top/s"):
         assert told in table

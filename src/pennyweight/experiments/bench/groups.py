@@ -15,7 +15,7 @@ from pennyweight.experiments.bench.layers import layers, products
 from pennyweight.experiments.bench.memory import SIDES, peak_bytes
 from pennyweight.experiments.bench.optimizers import optimizers
 from pennyweight.experiments.bench.results import Row, memory_row, rows
-from pennyweight.experiments.bench.rounds import Question, in_turn
+from pennyweight.experiments.bench.rounds import Question, begun, in_turn
 from pennyweight.experiments.bench.sizes import Sizes
 from pennyweight.experiments.bench.steps import compiled, steps
 from pennyweight.experiments.bench.table import markdown
@@ -61,7 +61,7 @@ def bench(
 
     repeats: rounds of each piece of work, and steps that the memory is measured over.
     threads: of PyTorch, for every side; None: as many as it has now.
-    out:     a folder for bench.md and bench.json, written after every group.
+    out:     a folder for bench.md and bench.json, written after every group and at Ctrl-C (whole rounds).
 
     Errors: ValueError for names, numbers and folders that cannot be; FileExistsError for a folder that holds a bench.
     """
@@ -109,14 +109,24 @@ def _measured(names: Sequence[str], repeats: int, threads: int, place: Path | No
             found["rows"] += _memory(sizes, repeats, threads)
         else:
             for question in TIMED[name](sizes):
-                timed = in_turn(
-                    question.sides, repeats, tell=lambda said, name=name: _logger.info("%s: %s", name, said)
-                )
-                found["rows"] += rows(question, timed, there)
+                _timed(question, found, there, place)
         give_freed_memory_back()
         if place is not None:
             _write(found, place)
     return found
+
+
+def _timed(question: Question, found: dict[str, Any], there: peak.Machine | None, place: Path | None) -> None:
+    """Adds the question's rows; after an interruption those of the whole rounds, which are kept in the folder."""
+    timed = begun(question.sides)
+    try:
+        in_turn(timed, found["repeats"], tell=lambda said: _logger.info("%s: %s", question.group, said))
+    except KeyboardInterrupt:
+        if place is not None and any(one.seconds for one in timed):
+            found["rows"] += rows(question, timed, there)
+            _write(found, place)
+        raise
+    found["rows"] += rows(question, timed, there)
 
 
 def _memory(sizes: Sizes, steps: int, threads: int) -> list[Row]:

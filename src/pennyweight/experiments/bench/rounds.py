@@ -52,36 +52,49 @@ class Timed:
     note: str = ""
 
 
-def in_turn(
-    sides: Sequence[Side], repeats: int, *, tell: Callable[[str], None], clock: Callable[[], float] = time.perf_counter
-) -> list[Timed]:
-    """Times every side once in each of `repeats` rounds; each round begins with another side.
+def begun(sides: Sequence[Side]) -> list[Timed]:
+    """Every side before its first round."""
+    return [Timed(side, note=side.missing or "") for side in sides]
 
-    A side that fails with a RuntimeError while it is built or warmed says so, and the others go on.
+
+def in_turn(
+    found: Sequence[Timed], repeats: int, *, tell: Callable[[str], None], clock: Callable[[], float] = time.perf_counter
+) -> None:
+    """Times every side once in each of `repeats` rounds, into `found`; each round begins with another side.
+
+    A side that fails with a RuntimeError while it is built or warmed says so, and the others go on. An interruption
+    (KeyboardInterrupt goes through) leaves whole rounds only.
     """
-    found = [Timed(side, note=side.missing or "") for side in sides]
-    calls: list[tuple[Callable[[], object], Timed]] = []
-    for timed in found:
-        if timed.side.missing is None:
-            tell(f"preparing {timed.side.name}")
-            try:
-                built = timed.side.build()
-                for _ in range(WARM):
-                    built.call()
-            except RuntimeError as error:
-                timed.note = f"failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
-                continue
-            timed.note = built.note
-            calls.append((built.call, timed))
-    tell(f"{repeats} rounds of {', '.join(timed.side.name for _, timed in calls)}")
-    for number in range(repeats):
-        first = number % max(1, len(calls))
-        gc.collect()
-        for call, timed in calls[first:] + calls[:first]:
-            began = clock()
-            call()
-            timed.seconds.append(clock() - began)
-    return found
+    calls = [(call, timed) for timed in found if (call := _prepared(timed, tell)) is not None]
+    tell(f"{repeats} rounds of {'; '.join(timed.side.name for _, timed in calls)}")
+    try:
+        for number in range(repeats):
+            first = number % max(1, len(calls))
+            gc.collect()
+            for call, timed in calls[first:] + calls[:first]:
+                began = clock()
+                call()
+                timed.seconds.append(clock() - began)
+    finally:
+        whole = min((len(timed.seconds) for _, timed in calls), default=0)
+        for _, timed in calls:
+            del timed.seconds[whole:]
+
+
+def _prepared(timed: Timed, tell: Callable[[str], None]) -> Callable[[], object] | None:
+    """What is timed, called once or more already; None where it cannot be, and the note says why."""
+    if timed.side.missing is not None:
+        return None
+    tell(f"preparing {timed.side.name}")
+    try:
+        built = timed.side.build()
+        for _ in range(WARM):
+            built.call()
+    except RuntimeError as error:
+        timed.note = f"failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
+        return None
+    timed.note = built.note
+    return built.call
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,18 @@ from typing import Any
 from pennyweight.experiments.bench.results import Row
 from pennyweight.experiments.markdown import grid, plain
 
-HEADER = ("group", "what", "side", "median", "rate", "against the first side", "quartiles", "share of peak", "note")
+HEADER = (
+    "group",
+    "what",
+    "side",
+    "median",
+    "rate",
+    "against the first side",
+    "quartiles",
+    "rounds",
+    "share of peak",
+    "note",
+)
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 UNITS = {"operations": "op/s", "parameters": " parameters/s", "tokens": " tokens/s"}
 
@@ -17,7 +28,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     head = [
         f"{machine['processor']}, {machine['cores']} cores, {found['threads']} threads, {machine['system']};",
         f"torch {found['versions']['torch']}; {found['doors'][0]['operation']}: {found['doors'][0]['door']};",
-        f"commit {found['commit'] or 'unknown'}; {found['date']}; {found['repeats']} rounds.",
+        f"commit {found['commit'] or 'unknown'}; {found['date']}.",
     ]
     if peak:
         told = [f"{kind} {_scaled(peak[kind])}op/s" for kind in ("int8", "bf16") if peak[kind]]
@@ -32,16 +43,17 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 def _line(row: Row) -> tuple[str, ...]:
     if row["status"] != "measured":
-        return (row["group"], row["what"], row["side"], "", "", "", "", "", row["note"])
+        return (row["group"], row["what"], row["side"], "", "", "", "", "", "", row["note"])
     if "peak_bytes" in row:
-        median, rate, against, quartiles = f"{row['peak_bytes'] / 1e6:,.0f} MB", "", f"{row['share']:.3f}", ""
+        median, rate, against = f"{row['peak_bytes'] / 1e6:,.0f} MB", "", f"{row['share']:.3f}"
+        quartiles = rounds = ""
     else:
         median, rate = f"{1e3 * row['median_seconds']:,.4g} ms", f"{_scaled(row['rate'])}{UNITS[row['unit']]}"
-        speed = row.get("speed")
+        speed, rounds = row.get("speed"), str(len(row["seconds"]))
         against = f"{speed['median']:.2f} x" if speed else ""
         quartiles = f"{speed['low']:.2f} to {speed['high']:.2f}" if speed else ""
     share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else ""
-    return (row["group"], row["what"], row["side"], median, rate, against, quartiles, share, row["note"])
+    return (row["group"], row["what"], row["side"], median, rate, against, quartiles, rounds, share, row["note"])
 
 
 def _scaled(number: float) -> str:
