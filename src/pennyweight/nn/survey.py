@@ -105,7 +105,7 @@ def check_extents(lines: Sequence[Line], recipe: Recipe, model: nn.Module) -> No
 
 def survey(model: nn.Module, modules: Mapping[str, nn.Module], recipe: Recipe) -> list[Line]:
     """A line for every nn.Linear (subclasses too) and Conv1D, in the order of the model, as the recipe decides."""
-    head = _head(model)
+    head = head_of(model)
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     places = _blocks(model)
     lines = []
@@ -133,7 +133,8 @@ def _decided(line: Line, module: nn.Module, recipe: Recipe) -> Line:
     return replace(line, casts=casts, why=why)
 
 
-def _head(model: nn.Module) -> nn.Module | None:
+def head_of(model: nn.Module) -> nn.Module | None:
+    """The layer that a transformers model says its logits come from."""
     getter = getattr(model, "get_output_embeddings", None)
     head = getter() if callable(getter) else None
     return head if isinstance(head, nn.Module) else None

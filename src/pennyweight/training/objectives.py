@@ -56,9 +56,21 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NextToken:
-    """Predict each next token: the mean cross entropy in nats a token."""
+    """Predict each next token: the mean cross entropy in nats a token.
+
+    Where the model's logits are the product of its head and nothing else, they are never held all at once; a head that
+    a recipe writes, or whose logits the model goes on with (a cap, a scale), gives them as one tensor.
+    """
 
     def __call__(self, model: nn.Module, tokens: Tensor) -> Tensor:
         """tokens (batch, context + 1) int64 -> the loss of predicting tokens[:, 1:], a float32 scalar."""
-        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        return cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        # Here, not at the top: it imports transformers, which a run as a value does without.
+        from pennyweight.nn import before_head, head_cross_entropy, plain_head
+
+        inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
+        head = plain_head(model, inputs)
+        if head is None:
+            logits = model(input_ids=inputs, use_cache=False).logits
+            return cross_entropy(logits.flatten(0, 1), targets)
+        hidden = before_head(model, head, inputs)
+        return head_cross_entropy(hidden.flatten(0, 1), head.weight, targets, bias=head.bias)
