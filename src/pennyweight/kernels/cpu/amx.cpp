@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <optional>
 #pragma GCC target("amx-tile,amx-int8,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")
 #define PENNYWEIGHT_BF16
 #include "finish.h"
@@ -53,8 +54,10 @@ inline void sum_tiles(const int8_t* upper, const int8_t* lower, int64_t stride, 
   _tile_dpbssd(3, 5, 7);
 }
 
-// Rows [m, m + rows), at most 32, times one panel.
-void multiply_block(const Left& left, const int8_t* right, int64_t m, int64_t rows, int32_t* sums) {
+// Rows [m, m + rows), at most 32, times one panel; `beside` is called after every 64 terms.
+template <class Beside>
+inline void multiply_block(const Left& left, const int8_t* right, int64_t m, int64_t rows, int32_t* sums,
+                           const Beside& beside) {
   alignas(64) int8_t edge[2][kTile * kTerms];
   const int64_t i = m / kTile, steps = blocks(left.terms, kTerms);
   const int64_t whole = rows == 2 * kTile ? left.terms / kTerms : 0;
@@ -63,8 +66,10 @@ void multiply_block(const Left& left, const int8_t* right, int64_t m, int64_t ro
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  for (int64_t j = 0; j < whole; ++j)
+  for (int64_t j = 0; j < whole; ++j) {
     sum_tiles(upper + j * left.across, upper + left.down + j * left.across, left.stride, right + j * kTerms * kPanel);
+    beside(j);
+  }
   for (int64_t j = whole; j < steps; ++j) {
     copy_edge(left, i, j, edge[0]);
     copy_edge(left, i + 1, j, edge[1]);
@@ -77,15 +82,26 @@ void multiply_block(const Left& left, const int8_t* right, int64_t m, int64_t ro
   asm volatile("" : : "r"(sums) : "memory");
 }
 
+// While the tiles sum one block, the vectors scale and store the one before it.
 void multiply(const Left& left, const int8_t* packed, int64_t from, int64_t to, int64_t first, int64_t last,
               const Result& out) {
-  alignas(64) int32_t sums[kPanel * kPanel];
+  alignas(64) int32_t sums[2][kPanel * kPanel];
+  const int64_t share = blocks(kPanel, blocks(left.terms, kTerms));  // rows to finish beside each step
+  std::optional<Finish> before;
+  int64_t turn = 0;
   for (int64_t m = first; m < last; m += kPanel)
-    for (int64_t panel = from; panel < to; ++panel) {
+    for (int64_t panel = from; panel < to; ++panel, turn ^= 1) {
       const int64_t rows = last - m < kPanel ? last - m : kPanel;
-      multiply_block(left, packed + panel * panel_bytes(left.terms), m, rows, sums);
-      finish(sums, m, panel * kPanel, rows, out);
+      const int8_t* right = packed + panel * panel_bytes(left.terms);
+      if (before) {
+        multiply_block(left, right, m, rows, sums[turn], [&](int64_t j) { before->rows((j + 1) * share); });
+        before->end();
+      } else {
+        multiply_block(left, right, m, rows, sums[turn], [](int64_t) {});
+      }
+      before.emplace(sums[turn], m, panel * kPanel, rows, out);
     }
+  if (before) before->end();
 }
 
 // Linux hands out the tiles' registers, once a process, to who asks for them.

@@ -88,37 +88,51 @@ inline void store_turned(float* values, int64_t m, int64_t n, int64_t rows, int6
   }
 }
 
-// Sums [32, 32] of rows m .. and columns n .. -> the result; `sums` is used up.
-inline void finish(int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
-  const int64_t width = out.columns - n < kPanel ? out.columns - n : kPanel;
-  const uint32_t mask = mask_of(width);
-  const __mmask16 low = mask & 0xffff, high = mask >> 16;
-  __m512 column[2] = {_mm512_set1_ps(1.0f), _mm512_set1_ps(1.0f)}, bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
-  if (out.column) {
-    column[0] = _mm512_maskz_loadu_ps(low, out.column + n);
-    column[1] = _mm512_maskz_loadu_ps(high, out.column + n + 16);
+// Sums [32, 32] of rows m .. and columns n .. on their way to the result, some rows at a time: so that the next block's
+// products can run meanwhile. The sums are used up.
+class Finish {
+ public:
+  Finish(int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out)
+      : sums_(sums), m_(m), n_(n), rows_(rows), width_(out.columns - n < kPanel ? out.columns - n : kPanel), out_(&out) {
+    mask_ = mask_of(width_);
+    const __mmask16 low = mask_ & 0xffff, high = mask_ >> 16;
+    column_[0] = out.column ? _mm512_maskz_loadu_ps(low, out.column + n) : _mm512_set1_ps(1.0f);
+    column_[1] = out.column ? _mm512_maskz_loadu_ps(high, out.column + n + 16) : _mm512_set1_ps(1.0f);
+    bias_[0] = out.bias ? _mm512_maskz_loadu_ps(low, out.bias + n) : _mm512_setzero_ps();
+    bias_[1] = out.bias ? _mm512_maskz_loadu_ps(high, out.bias + n + 16) : _mm512_setzero_ps();
   }
-  if (out.bias) {
-    bias[0] = _mm512_maskz_loadu_ps(low, out.bias + n);
-    bias[1] = _mm512_maskz_loadu_ps(high, out.bias + n + 16);
-  }
-  for (int64_t r = 0; r < rows; ++r) {
-    const __m512 row = _mm512_set1_ps(out.row[m + r]);
-    __m512 value[2];
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      const __m512 total = _mm512_cvtepi32_ps(_mm512_load_si512(sums + r * kPanel + half * 16));
-      value[half] = _mm512_fmadd_ps(_mm512_mul_ps(total, row), column[half], bias[half]);
-    }
-    if (out.turned) {
-      _mm512_store_ps(sums + r * kPanel, value[0]);
-      _mm512_store_ps(sums + r * kPanel + 16, value[1]);
-    } else {
-      store(out, (m + r) * out.stride + n, mask, value[0], value[1]);
+
+  // Rows up to `last` that are not done yet.
+  inline void rows(int64_t last) {
+    for (last = last < rows_ ? last : rows_; done_ < last; ++done_) {
+      const __m512 row = _mm512_set1_ps(out_->row[m_ + done_]);
+      const __m512 low = value(0, row), high = value(1, row);
+      if (out_->turned) {
+        _mm512_store_ps(sums_ + done_ * kPanel, low);
+        _mm512_store_ps(sums_ + done_ * kPanel + 16, high);
+      } else {
+        store(*out_, (m_ + done_) * out_->stride + n_, mask_, low, high);
+      }
     }
   }
-  if (out.turned) store_turned(reinterpret_cast<float*>(sums), m, n, rows, width, out);
-}
+
+  void end() {
+    rows(rows_);
+    if (out_->turned) store_turned(reinterpret_cast<float*>(sums_), m_, n_, rows_, width_, *out_);
+  }
+
+ private:
+  inline __m512 value(int half, __m512 row) const {
+    const __m512 total = _mm512_cvtepi32_ps(_mm512_load_si512(sums_ + done_ * kPanel + half * 16));
+    return _mm512_fmadd_ps(_mm512_mul_ps(total, row), column_[half], bias_[half]);
+  }
+
+  int32_t* sums_;
+  int64_t m_, n_, rows_, width_, done_ = 0;
+  const Result* out_;
+  uint32_t mask_;
+  __m512 column_[2], bias_[2];
+};
 
 }  // namespace
 }  // namespace pennyweight

@@ -65,7 +65,7 @@ void multiply(const Left& left, const int8_t* packed, int64_t from, int64_t to, 
       const int64_t rows = last - m < kPanel ? last - m : kPanel;
       for (int64_t r = 0; r < rows; r += kRows)
         multiply_rows(left, packed + panel * panel_bytes(left.terms), m + r, rows - r, sums + r * kPanel);
-      finish(sums, m, panel * kPanel, rows, out);
+      Finish(sums, m, panel * kPanel, rows, out).end();
     }
 }
 
