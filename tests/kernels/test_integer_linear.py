@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from pennyweight.kernels import compiled, integer_linear
 from pennyweight.numerics import cast
@@ -129,6 +129,6 @@ def test_operators_pass_torchs_own_checks() -> None:
     x, w, b, g = case((9, 12, 7), torch.float32)
     codes, scales = torch.ops.pennyweight.write_rows(x, None)
     ops = torch.ops.pennyweight
-    torch.library.opcheck(ops.write_rows.default, (x, None))
-    torch.library.opcheck(ops.int8_linear.default, (codes, scales, w, False, b, torch.float32))
-    torch.library.opcheck(ops.int8_linear_backward.default, (g, codes, scales, w, False, torch.float32))
+    library.opcheck(ops.write_rows.default, (x, None))
+    library.opcheck(ops.int8_linear.default, (codes, scales, w, False, b, torch.float32))
+    library.opcheck(ops.int8_linear_backward.default, (g, codes, scales, w, False, torch.float32))

@@ -19,7 +19,7 @@ from typing import Any
 
 import ninja
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from pennyweight.cache import cache_folder
 
@@ -53,18 +53,19 @@ def missing() -> str | None:
 
 def _describe() -> None:
     """Tells PyTorch the shapes of the results, for meta tensors and `torch.compile`."""
+    register_fake = library.register_fake
 
-    @torch.library.register_fake("pennyweight::write_rows")
+    @register_fake("pennyweight::write_rows")
     def write_rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
         return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:1], dtype=torch.float32)
 
-    @torch.library.register_fake("pennyweight::int8_linear")
+    @register_fake("pennyweight::int8_linear")
     def int8_linear(
         codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, bias: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
         return codes.new_empty((codes.shape[0], weight.shape[1 if turned else 0]), dtype=dtype)
 
-    @torch.library.register_fake("pennyweight::int8_linear_backward")
+    @register_fake("pennyweight::int8_linear_backward")
     def int8_linear_backward(
         grad: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pennyweight.nn.autocast import autocast_dtype, without_autocast
+
 CACHE_BYTES = 1 << 21  # of one piece of work on a CPU: what a core's second-level cache holds
 CHUNK_TOKENS = 512  # with 256 adding up the weight's gradient makes it a fifth slower; with 2,048 nothing is faster
 
@@ -85,7 +87,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, head: _Head) -> Tensor:
         wants = [head.grad and wanted for wanted in ctx.needs_input_grad[:3]]
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device):
             sums = _Sums(
                 torch.empty(hidden.shape, dtype=head.dtype, device=hidden.device) if wants[0] else None,
                 torch.zeros(weight.shape, dtype=head.wide, device=weight.device) if wants[1] else None,
@@ -186,9 +188,8 @@ def _pieces(matrix: Tensor, dtype: torch.dtype | None = None) -> list[slice]:
 
 def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     """Autocast's, where it is on and neither is float64; else the one of both."""
-    device = hidden.device.type
-    if torch.is_autocast_enabled(device) and torch.float64 not in (hidden.dtype, weight.dtype):
-        return torch.get_autocast_dtype(device)
+    if (dtype := autocast_dtype(hidden, weight)) is not None:
+        return dtype
     if hidden.dtype != weight.dtype:
         raise TypeError(
             f"a head's hidden states and weight have one dtype outside autocast, got {hidden.dtype} and {weight.dtype}"
@@ -197,7 +198,7 @@ def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
 
 
 def _check(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None) -> None:
-    shapes = [tuple(tensor.shape) for tensor in (hidden, weight, labels) if tensor is not None]
+    shapes = [tuple(tensor.shape) for tensor in (hidden, weight, labels)]
     fits = hidden.dim() == weight.dim() == 2 and hidden.shape[1] == weight.shape[1] and labels.shape == hidden.shape[:1]
     if not fits:
         raise ValueError(

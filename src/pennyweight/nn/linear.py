@@ -6,7 +6,6 @@ grad_weight  dW = G^T X       and the bias gradient from the unwritten G
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from pennyweight.kernels import int8_linear, int8_linear_backward, is_compiled, is_int8_row, is_transformed
+from pennyweight.nn.autocast import autocast_dtype, without_autocast
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.nn.shared import Shared
 from pennyweight.numerics import Cast, Quantized
@@ -153,7 +153,7 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, written: Quantized | None, call: Call
     ) -> Tensor:
-        with _without_autocast(x.device):
+        with without_autocast(x.device):
             y = _output(x, weight, bias, written, call)
             needs_x, needs_weight = ctx.needs_input_grad[:2]
             kept, tensors = _keep(x, written, call) if needs_weight else (None, ())
@@ -166,7 +166,7 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weight, *kept = ctx.saved_tensors
-        with _without_autocast(grad.device):
+        with without_autocast(grad.device):
             grad_x = grad_weight = grad_bias = None
             x = ctx.kept.load(kept) if ctx.needs_input_grad[1] else None
             if ctx.needs_input_grad[0] and x is not None and _is_one_call(ctx.call, grad, weight, x, ctx.x_dtype):
@@ -252,7 +252,7 @@ def _shared_input(layer: Layer, call: Call, x: Tensor, rows: Tensor, weight: Ten
     keeps = torch.is_grad_enabled() and weight.requires_grad and call.casts.backward in ("forward", "folded")
     if not (keeps or "output" in call.real):
         return None
-    with torch.no_grad(), _without_autocast(x.device):
+    with torch.no_grad(), without_autocast(x.device):
         if cast.rounding == "nearest":
             return layer.shared.write(x, rows, cast)
         return cast.write(rows, call.keys.get("output.left"))
@@ -265,23 +265,13 @@ def _result_dtype(layer: Layer, x: Tensor, weight: Tensor) -> torch.dtype:
         raise ValueError(
             f"layer {layer.name} takes inputs whose last dimension is {weight.shape[1]}, got {tuple(x.shape)}"
         )
-    autocasts = _has_autocast(x.device) and torch.is_autocast_enabled(x.device.type)
-    if autocasts and torch.float64 not in (x.dtype, weight.dtype):
-        return torch.get_autocast_dtype(x.device.type)
+    if (dtype := autocast_dtype(x, weight)) is not None:
+        return dtype
     if x.dtype != weight.dtype:
         raise TypeError(
             f"layer {layer.name} holds {weight.dtype}, got an input of {x.dtype}; use autocast or one dtype"
         )
     return x.dtype
-
-
-def _has_autocast(device: torch.device) -> bool:
-    """Whether there is such a thing for this device; for meta there is not, and torch's own functions raise."""
-    return torch.amp.is_autocast_available(device.type)
-
-
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, enabled=False) if _has_autocast(device) else nullcontext()
 
 
 def _described(casts: LinearCasts) -> str:

@@ -4,6 +4,7 @@ from pennyweight.numerics.codebooks import Codebook
 from pennyweight.numerics.companding import Expanded, LogRange
 from pennyweight.numerics.formats import Format
 from pennyweight.numerics.integers import Integer, Shifted
+from pennyweight.numerics.layout import is_native
 from pennyweight.numerics.minifloats import LARGEST_BITS
 from pennyweight.numerics.scales import MX_BLOCK, Scale
 
@@ -16,7 +17,7 @@ _NAMED = {  # where the paper of a format says it
 
 def usual_scale(element: Format) -> Scale:
     """One scale a row, blocks for the codes of moments, what its paper says, none for torch's own dtypes."""
-    if element.bits > LARGEST_BITS:
+    if is_native(element):
         return Scale("tensor", number="one")
     if element.name in _NAMED:
         return _NAMED[element.name]

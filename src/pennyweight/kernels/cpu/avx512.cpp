@@ -66,7 +66,7 @@ inline __m512 product(const void* data, int64_t place, const float* fold, __mmas
   return folded ? _mm512_mul_ps(x, _mm512_maskz_loadu_ps(mask, fold)) : x;
 }
 
-// The codes of one row, by a scale for all of it or, if the divisor comes anew, one for each column.
+// The codes of one row, by one scale for all of it.
 template <Number number, bool folded, bool exact>
 inline void write_codes(const void* data, int64_t place, int64_t columns, const float* fold, const Divisor& by,
                         int8_t* codes) {

@@ -53,6 +53,17 @@ struct Written {
   Tensor codes, scales;
 };
 
+// The scales of the columns, from the largest magnitudes that each part of the rows has in them.
+void scale_columns(const std::vector<float>& largest, int64_t columns, float* scales) {
+  std::fill(scales, scales + columns, 0.0f);
+  for (size_t part = 0; part < largest.size(); part += columns)
+    for (int64_t c = 0; c < columns; ++c) {
+      const float most = largest[part + c];
+      scales[c] = most > scales[c] || most != most ? most : scales[c];  // a NaN stays, no number is above it
+    }
+  for (int64_t c = 0; c < columns; ++c) scales[c] = Group(scales[c]).stored;
+}
+
 // A matrix with one scale a row, or with one a column; its codes lie as the matrix does.
 Written write(const Tensor& x, const float* fold, bool by_columns) {
   const Matrix from = matrix_of(x);
@@ -69,13 +80,7 @@ Written write(const Tensor& x, const float* fold, bool by_columns) {
   share(tasks, [&](int64_t task) {
     taken()->measure_columns(from, task * height, end(task), largest.data() + task * from.columns);
   });
-  for (int64_t c = 0; c < from.columns; ++c) {
-    float most = 0.0f;
-    for (int64_t task = 0; task < tasks; ++task) most = std::max(most, largest[task * from.columns + c]);
-    for (int64_t task = 0; task < tasks; ++task)
-      if (largest[task * from.columns + c] != largest[task * from.columns + c]) most = __builtin_nanf("");
-    scales[c] = Group(most).stored;
-  }
+  scale_columns(largest, from.columns, scales);
   share(tasks, [&](int64_t task) { taken()->write_columns(from, scales, task * height, end(task), codes); });
   return to;
 }
@@ -123,14 +128,14 @@ Result result(Tensor& out, bool turned, const Tensor& row, const float* column, 
 }
 
 // G [T, O], written twice: with one scale a row, after the columns' factor `fold`; and turned, with one scale a column,
-// after the rows' factor `fold_down`, in tiles for the left side of a product or plainly [T, O] for the right side.
+// after the rows' factor `fold_down`, in tiles `across` bytes apart for the left side of a product.
 struct Gradient {
   Written rows;
   Tensor turned, scales, sum;
   int64_t across = 0;
 };
 
-Gradient write_gradient(const Tensor& g, const float* fold, const float* fold_down, bool tiles) {
+Gradient write_gradient(const Tensor& g, const float* fold, const float* fold_down) {
   const Matrix from = matrix_of(g);
   const int64_t strips = blocks(from.rows, kStrip), columns = from.columns;
   Gradient to{{new_codes(g, {from.rows, columns}), new_floats(g, {from.rows})}, {}, new_floats(g, {columns}),
@@ -144,14 +149,10 @@ Gradient write_gradient(const Tensor& g, const float* fold, const float* fold_do
     taken()->write_strip(from, fold, fold_down, first, std::min(from.rows, first + kStrip), codes, row_scales,
                          largest.data() + place, sums.data() + place);
   });
-  for (int64_t c = 0; c < columns; ++c) scales[c] = total[c] = 0.0f;
+  scale_columns(largest, columns, scales);
+  std::fill(total, total + columns, 0.0f);
   for (int64_t strip = 0; strip < strips; ++strip)
-    for (int64_t c = 0; c < columns; ++c) {
-      const float most = largest[strip * columns + c];
-      scales[c] = most > scales[c] || most != most ? most : scales[c];
-      total[c] += sums[strip * columns + c];
-    }
-  for (int64_t c = 0; c < columns; ++c) scales[c] = Group(scales[c]).stored;
+    for (int64_t c = 0; c < columns; ++c) total[c] += sums[strip * columns + c];
   const int64_t down = blocks(columns, kTile);
   // An odd number of 16 kB: 64 tiles one behind the other then fall on all sets of the second-level cache.
   const int64_t room = (blocks(down, 16) | 1) * 16, group = 64, groups = blocks(down, group);
@@ -183,7 +184,7 @@ Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weig
 std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, const Tensor& codes, const Tensor& scales,
                                                         const Tensor& weight, bool turned, at::ScalarType dtype) {
   const Written w = write(weight, nullptr, turned);
-  const Gradient g = write_gradient(grad, floats(w.scales), floats(scales), true);
+  const Gradient g = write_gradient(grad, floats(w.scales), floats(scales));
   Tensor grad_x = at::empty(codes.sizes(), codes.options().dtype(dtype));
   multiply(rows_of(g.rows.codes), pack(w.codes, !turned), result(grad_x, false, g.rows.scales, nullptr, nullptr));
   Tensor grad_weight = at::empty(weight.sizes(), weight.options());
