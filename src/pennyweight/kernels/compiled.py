@@ -4,7 +4,6 @@ Where they cannot be had (no compiler, PENNYWEIGHT_KERNELS=off), every caller ha
 and the log says so once. PENNYWEIGHT_KERNELS also takes a folder to keep them in.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -106,6 +105,8 @@ def _key() -> str:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One process compiles, the others wait; the lock of a process that died is gone with it."""
+    import fcntl  # here, not at the top: Windows has none, and only Linux comes this far
+
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
