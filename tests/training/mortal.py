@@ -60,6 +60,8 @@ def prepare_death(task: dict) -> None:
             mine(checkpoint, "write_json", n, then=half)
         case "folder":  # whole, but not yet renamed; and renamed, but not yet in the ledger
             mine(files, "sync_folder", n)
+        case "prune":  # saved, and one checkpoint more than are kept
+            mine(checkpoint, "prune", n)
         case "noted":
             mine(ledger.Ledger, "write", n, when=lambda self, kind, step, **_: kind == "checkpoint")
 

@@ -25,6 +25,7 @@ QUICK = {
 LONG = {
     "between two steps": [{"at": "step", "n": 5}],
     "in the middle of a line": [{"at": "line", "n": 5}],
+    "after the last rename, before what is too old is deleted": [{"at": "prune", "n": 3}],
     "before the rename": [{"at": "folder", "n": 5}],
     "four times": [{"at": "step", "n": 2}, {"at": "tensors", "n": 1}, {"at": "step", "n": 5}, {"at": "json", "n": 2}],
 }

@@ -60,11 +60,21 @@ def save(folder: Path, step: int, saved: Saved, *, keep: int) -> Path:
             STATE: write_json(partial / STATE, saved.state),
         }
         write_json(partial / SUMS, sums)
-    older = [path for path in checkpoints(folder) if path != final and (step_of(path) or 0) < step]
-    newer = [path for path in checkpoints(folder) if (step_of(path) or 0) > step]  # damaged: see above
-    for path in [*older[keep - 1 :], *newer]:
-        shutil.rmtree(path)
+    for path in checkpoints(folder):
+        if (step_of(path) or 0) > step:  # damaged, as `final` would be
+            shutil.rmtree(path)
+    prune(folder, step, keep=keep)
     return final
+
+
+def prune(folder: Path, step: int, *, keep: int) -> None:
+    """Deletes the checkpoints older than the one at `step`, all but the newest `keep` - 1 of them.
+
+    Also called by a process that resumes: the one before may have been killed after it saved and before it deleted.
+    """
+    older = [path for path in checkpoints(folder) if (step_of(path) or 0) < step]
+    for path in older[keep - 1 :]:
+        shutil.rmtree(path)
 
 
 def damage(path: Path) -> str | None:

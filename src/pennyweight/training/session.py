@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from pennyweight.data import Corpus
-from pennyweight.training.checkpoint import checkpoints, load, newest
+from pennyweight.training.checkpoint import checkpoints, load, newest, prune
 from pennyweight.training.finish import finish
 from pennyweight.training.folder import RunFolder
 from pennyweight.training.guard import Interrupt, TrainingFailed
@@ -83,9 +83,11 @@ def _resume(training: Training, folder: RunFolder) -> int:
     for sentence in told:
         logger.warning("%s; going on from %s", sentence, path.name)
     try:
-        return training.restore(load(path))
+        lines = training.restore(load(path))
     except ValueError as error:
         raise ValueError(f"checkpoint {path} does not fit this run: {error}") from None
+    prune(folder.checkpoints, training.progress.step, keep=training.run.checkpoint.keep)
+    return lines
 
 
 def _lost(folder: RunFolder, error: Exception) -> str:
