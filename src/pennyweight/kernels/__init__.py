@@ -1,5 +1,9 @@
 """Kernels: products on written numbers, one door per operation."""
 
+from pennyweight.kernels.activation_functions import Function as Function
+from pennyweight.kernels.activation_functions import activation as activation
+from pennyweight.kernels.activation_functions import activation_saving as activation_saving
+from pennyweight.kernels.activation_functions import has_activation as has_activation
 from pennyweight.kernels.doors import Door as Door
 from pennyweight.kernels.doors import doctor as doctor
 from pennyweight.kernels.doors import float8_product as float8_product

@@ -18,9 +18,9 @@ from typing import Any
 
 import ninja
 import torch
-from torch import Tensor, library
 
 from pennyweight.cache import cache_folder
+from pennyweight.kernels.described import describe
 
 SOURCES = Path(__file__).parent / "cpu"
 # Contracted products would give other results on processors with and without fused multiply-add.
@@ -35,6 +35,12 @@ def operators() -> Any | None:
     return torch.ops.pennyweight if missing() is None else None
 
 
+@torch.compiler.assume_constant_result
+def are_loaded() -> bool:
+    """Whether the operators can be had; a constant to `torch.compile`."""
+    return missing() is None
+
+
 @cache
 def missing() -> str | None:
     """Why the compiled operators cannot be had, in one sentence; None where they are loaded."""
@@ -42,34 +48,12 @@ def missing() -> str | None:
     if why is None:
         try:
             torch.ops.load_library(str(_library()))
-            _describe()
+            describe()
         except (OSError, subprocess.SubprocessError) as error:
             why = _last_line(error)
     if why is not None:
         _logger.warning("the C++ kernels are not used, PyTorch's own operators stand in: %s", why)
     return why
-
-
-def _describe() -> None:
-    """Tells PyTorch the shapes of the results, for meta tensors and `torch.compile`."""
-    register_fake = library.register_fake
-
-    @register_fake("pennyweight::write_rows")
-    def write_rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
-        return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:1], dtype=torch.float32)
-
-    @register_fake("pennyweight::int8_linear")
-    def int8_linear(
-        codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, bias: Tensor | None, dtype: torch.dtype
-    ) -> Tensor:
-        return codes.new_empty((codes.shape[0], weight.shape[1 if turned else 0]), dtype=dtype)
-
-    @register_fake("pennyweight::int8_linear_backward")
-    def int8_linear_backward(
-        grad: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        grad_x = codes.new_empty(codes.shape, dtype=dtype)
-        return grad_x, weight.new_empty(weight.shape), scales.new_empty(grad.shape[1:])
 
 
 def _obstacle() -> str | None:

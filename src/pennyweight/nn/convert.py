@@ -12,12 +12,13 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pennyweight.kernels import is_differentiating
+from pennyweight.nn.activation_functions import replace_activation_functions
 from pennyweight.nn.linear import Layer, WrittenConv1D, WrittenLinear
 from pennyweight.nn.plain import save_plain
 from pennyweight.nn.shared import Shared
 from pennyweight.nn.survey import Line, check_extents, is_linear, others, survey
 from pennyweight.numerics import Counter
-from pennyweight.recipes import PRODUCTS, Recipe
+from pennyweight.recipes import PRODUCTS, LinearCasts, Recipe
 from pennyweight.recipes import recipe as named
 from pennyweight.spelling import check_kind
 
@@ -27,13 +28,17 @@ FOREIGN = ("torchao", "bitsandbytes", "transformer_engine")
 
 @dataclass
 class Conversion:
-    """What `quantize` did: names of the layers converted, (name, why) of what was left, and the noise counter."""
+    """What `quantize` did: names of the layers converted, (name, why) of what was left, and the noise counter.
+
+    between  (name, how) of what lies between the layers and is computed by our own operators
+    """
 
     recipe: Recipe
     counter: Counter
     converted: list[str] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
+    between: list[tuple[str, str]] = field(default_factory=list)
     _parameters: list[tuple[str, ref]] = field(default_factory=list, repr=False)
 
     def share(self, bits: int) -> dict[str, float]:
@@ -60,7 +65,7 @@ class Conversion:
             said = f"the last {self.recipe.last:.0%} of the blocks would stay plain"
             lines.append(f"{said}, but the model has no list of blocks (nn.ModuleList): none does")
         names = [*self.converted, *(name for name, _ in self.left)]
-        width = max(map(len, names), default=0)
+        width = max(map(len, [*names, *(name for name, _ in self.between)]), default=0)
         every = {line.name: line for line in self.lines}
         for name in self.converted:
             chosen = every[name].casts
@@ -68,6 +73,7 @@ class Conversion:
             ways = ", ".join(f"{product} {chosen.way_of(product)[0]}" for product in PRODUCTS)
             written = f"x {chosen.output.left}, w {chosen.output.right}, backward {chosen.backward}"
             lines.append("; ".join([f"  {name:<{width}}  {written}", ways, *every[name].cut()]))
+        lines += [f"  {name:<{width}}  {how}" for name, how in self.between]
         lines += [f"  {name:<{width}}  left: {why}" for name, why in self.left]
         return "\n".join(lines)
 
@@ -85,7 +91,12 @@ class Conversion:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Conversion":
         """Of a copied model: its own counter, and its own parameters stamped again (torch drops their attributes)."""
         copy = Conversion(
-            self.recipe, deepcopy(self.counter, memo), list(self.converted), list(self.left), list(self.lines)
+            self.recipe,
+            deepcopy(self.counter, memo),
+            list(self.converted),
+            list(self.left),
+            list(self.lines),
+            list(self.between),
         )
         pairs = [(name, memo.get(id(alive()))) for name, alive in self._parameters]
         copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
@@ -118,12 +129,15 @@ def _count(counter: Counter) -> None:
 count: Callable[[Counter], None] = torch.compiler.disable(_count)  # type: ignore[assignment]  # compiled models too
 
 
-def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0) -> Conversion:
+def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_only: bool = False) -> Conversion:
     """Converts the linear layers of a model in place and says what was converted, what was left, and why.
 
     Exactly torch.nn.Linear and transformers' Conv1D are converted, by changing their class: parameters keep identity,
     so tied heads stay tied and an optimizer made before stays valid. `seed` starts the noise of stochastic casts. A
     transformers model saves from now on its weights as the recipe writes them (`save_pretrained`).
+
+    Where products are computed on codes, what lies between the layers goes faster too, unless `layers_only`: SiLU and
+    the GELUs in one pass over memory (`OnePass`), with slopes kept in 8 bits where the inputs of layers are.
 
     Raises TypeError for what is no module; ValueError for an unknown recipe, a rule that matches no layer, blocks that
     no layer can hold, a model already converted, by us or by torchao, bitsandbytes or TransformerEngine, and a model
@@ -147,10 +161,21 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0) -> Conver
             module.__class__ = WRITTEN[type(module)]
             module.layer = Layer(line.casts, line.name, shared)  # type: ignore[assignment]  # not a submodule
             conversion.converted.append(line.name)
+    if not layers_only:
+        conversion.between += _hasten(model, [line.casts for line in lines if line.casts is not None])
     conversion.left += others(model)
     conversion.stamp(list(model.named_parameters()))
     _attach(model, conversion, shared)
     return conversion
+
+
+def _hasten(model: nn.Module, casts: list[LinearCasts]) -> list[tuple[str, str]]:
+    """Computes by our own operators what lies between layers that multiply codes: (name, how) of each such module."""
+    if not any(one.way_of("output")[0] == "real" for one in casts):
+        return []
+    slopes = all(one.keeps_codes for one in casts)
+    how = "in one pass over memory, " + ("its slopes kept in 8 bits" if slopes else "its input kept")
+    return [(name, how) for name in replace_activation_functions(model, slopes=slopes)]
 
 
 def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:

@@ -92,6 +92,12 @@ class LinearCasts:
         operands = [operand for name in PRODUCTS for operand in self.operands(name)]
         return self.saved is not None or any(operand.cast is not None for operand in operands)
 
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the backward pass is left X in 8 bits or fewer, and nothing else of it."""
+        kept = self.saved if self._keeps_raw_input() else self.output.left
+        return kept is not None and kept.format.bits <= 8
+
     def operands(self, product: ProductName) -> tuple[Operand, Operand]:
         """What the product really multiplies: both operands of a @ b.T with the cast each one carries."""
         if product == "output":

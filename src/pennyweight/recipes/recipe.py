@@ -157,6 +157,12 @@ class Recipe:
         sentences = [where + s for where, casts in groups if casts is not None for s in linear_notes(casts)]
         if self.linear is not None and self.linear.writes and not self.head:
             sentences.append("The output head stays in high precision.")
+        casts = [casts for _, casts in groups if casts is not None]
+        if any(one.way_of("output")[0] == "real" for one in casts):
+            kept = "slopes are kept in 8 bits" if all(one.keeps_codes for one in casts) else "inputs are kept"
+            sentences.append(
+                f"SiLU and the GELUs are computed in one pass over memory; their {kept} for the backward pass."
+            )
         if self.last:
             sentences.append(
                 f"The last {self.last:.0%} of the blocks, rounded down to whole blocks, stay in high precision."

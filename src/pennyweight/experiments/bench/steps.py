@@ -54,7 +54,7 @@ def steps(shape: str, sizes: Sizes) -> list[Question]:
         Side("torchao int8 training, pure bf16", make.torchao, missing=absent),
         Side(PENNY8, make.penny8),
         Side("w8a8g8, own AdamW on fp32 moments", partial(make.ours, "w8a8g8")),
-        Side("w8a8g8, stock head, torch's fused AdamW", make.products_alone),
+        Side("w8a8g8 layers alone: stock head and all between, torch's fused AdamW", make.products_alone),
     )
     return [Question(shape, _what(sizes), sides, float(sizes.tokens), "tokens")]
 
@@ -157,9 +157,9 @@ class Shape:
         return self.ours("w8a8g8", stock=True)
 
     def ours(self, recipe: str, *, stock: bool = False) -> Built:
-        """A recipe as `pennyweight train` steps it; `stock`: with the others' head and optimizer."""
+        """A recipe as `pennyweight train` steps it; `stock`: with the others' head, optimizer and all between the layers."""
         model = self.model()
-        conversion = quantize(model, recipe)
+        conversion = quantize(model, recipe, layers_only=stock)
         optimizer: torch.optim.Optimizer
         if stock:
             optimizer = _fused(model)

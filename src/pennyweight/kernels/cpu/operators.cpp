@@ -16,6 +16,12 @@
 #include "moments.h"
 
 namespace pennyweight {
+
+const Door*& taken() {
+  static const Door* door = amx() ? amx() : avx512() ? avx512() : avx2() ? avx2() : plain();
+  return door;
+}
+
 namespace {
 
 using at::Tensor;
@@ -23,11 +29,6 @@ using at::Tensor;
 constexpr int64_t kHeight = 256;           // rows of the left operand that a task multiplies
 constexpr int64_t kCached = 256 * 1024;    // bytes of packed panels that a task multiplies: half a second-level cache
 constexpr int64_t kRowsTask = 32 * 1024;   // numbers written by one task
-
-const Door*& taken() {
-  static const Door* door = amx() ? amx() : avx512() ? avx512() : avx2() ? avx2() : plain();
-  return door;
-}
 
 Number number_of(const Tensor& x) {
   return x.scalar_type() == at::kFloat ? Number::fp32 : x.scalar_type() == at::kHalf ? Number::fp16 : Number::bf16;

@@ -1,0 +1,3 @@
+// The loops over activation functions for every processor.
+#define LOOP loop_plain
+#include "activation_loops.h"

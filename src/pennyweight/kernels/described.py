@@ -1,0 +1,81 @@
+"""Described: what PyTorch must know of the compiled operators beside their results: shapes, and gradients.
+
+Shapes are for meta tensors and `torch.compile`; gradients make the operators part of autograd's graph.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, library
+
+
+def describe() -> None:
+    """Registers both for the operators of the library that has just been loaded."""
+    _linear()
+    _activation_functions()
+
+
+def _linear() -> None:
+    register_fake = library.register_fake
+
+    @register_fake("pennyweight::write_rows")
+    def write_rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
+        return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:1], dtype=torch.float32)
+
+    @register_fake("pennyweight::int8_linear")
+    def int8_linear(
+        codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, bias: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
+        return codes.new_empty((codes.shape[0], weight.shape[1 if turned else 0]), dtype=dtype)
+
+    @register_fake("pennyweight::int8_linear_backward")
+    def int8_linear_backward(
+        grad: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        grad_x = codes.new_empty(codes.shape, dtype=dtype)
+        return grad_x, weight.new_empty(weight.shape), scales.new_empty(grad.shape[1:])
+
+
+def _activation_functions() -> None:
+    register_fake, ops = library.register_fake, torch.ops.pennyweight
+
+    @register_fake("pennyweight::activation")
+    def activation(x: Tensor, kind: int) -> Tensor:
+        return torch.empty_like(x)
+
+    @register_fake("pennyweight::activation_saving")
+    def activation_saving(x: Tensor, kind: int) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8)
+
+    @register_fake("pennyweight::activation_backward")
+    def activation_backward(grad: Tensor, x: Tensor, kind: int) -> Tensor:
+        return torch.empty_like(x)
+
+    @register_fake("pennyweight::times_slopes")
+    def times_slopes(grad: Tensor, slopes: Tensor) -> Tensor:
+        return torch.empty_like(grad)
+
+    def keep_input(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.kind = inputs[1]
+
+    def from_input(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ops.activation_backward(grad.contiguous(), ctx.saved_tensors[0], ctx.kind), None
+
+    def keep_slopes(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    def from_slopes(ctx: Any, grad: Tensor, no_grad: Tensor | None) -> tuple[Tensor, None]:
+        return ops.times_slopes(grad.contiguous(), ctx.saved_tensors[0]), None
+
+    def refuse(ctx: Any, grad: Tensor) -> tuple[Tensor]:
+        raise RuntimeError(
+            "the slopes of Pennyweight's activation functions have no derivative, so there is no create_graph=True; "
+            "take the model before quantize"
+        )
+
+    library.register_autograd("pennyweight::activation_backward", refuse)
+    library.register_autograd("pennyweight::times_slopes", refuse)
+    library.register_autograd("pennyweight::activation", from_input, setup_context=keep_input)
+    library.register_autograd("pennyweight::activation_saving", from_slopes, setup_context=keep_slopes)
