@@ -157,7 +157,7 @@ class Shape:
         return self.ours("w8a8g8", stock=True)
 
     def ours(self, recipe: str, *, stock: bool = False) -> Built:
-        """A recipe as `pennyweight train` steps it; `stock`: with the others' head, optimizer and all between the layers."""
+        """A recipe as `pennyweight train` steps it; `stock`: the others' head, optimizer and all between the layers."""
         model = self.model()
         conversion = quantize(model, recipe, layers_only=stock)
         optimizer: torch.optim.Optimizer
