@@ -10,7 +10,7 @@ from pennyweight.training.memory import Peak, SavedActivations
 from pennyweight.training.prediction import predict, state_groups
 
 
-@pytest.mark.parametrize("recipe", ["bf16", "w8a8g8", "penny8", "penny4"])
+@pytest.mark.parametrize("recipe", ["bf16", "w8a8g8", "penny8", "w8a8g8m8v8k8", "penny4"])
 def test_predicted_is_within_a_tenth_of_measured_on_tiny(recipe, nursery, monkeypatch):
     monkeypatch.setenv("PENNYWEIGHT_CACHE", str(nursery / "cache"))
     data = Data(source=str(nursery / "text.jsonl"), tokenizer="bpe-512", context=64, validation=0.1)

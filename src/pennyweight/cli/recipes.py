@@ -20,6 +20,7 @@ GRAMMAR = """\b
 Notation: letters, each with bits or a format, and then how: w4b32ha8g8sm8v8
 w a g   weights, activations, gradients of the linear layers
 m v     the two moments of Adam
+k       what is kept for the backward pass beside the inputs of linear layers
 8       bits of an integer, 2 to 8 (of m and v: 8 or 4); or a format:
         e4m3 e5m2 e3m2 e2m3 e2m1 nf4 ternary mxint8; of m and v also
         dynamic8 dynamic4 dynamic_sym8 dynamic_sym4 log8 log4
@@ -72,7 +73,8 @@ def sentence(recipe: "Recipe") -> str:
         f"moment {slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"
     ]
     stored = [f"stored weights in {recipe.weights}"] if recipe.weights is not None else []
-    told = [*linear, *states, *stored]
+    kept = [f"what else is kept for the backward pass in {recipe.saved}"] if recipe.saved is not None else []
+    told = [*linear, *kept, *states, *stored]
     if not told:
         return f"Nothing is written in few bits: {recipe.precision} products, fp32 weights and states."
     last = ""

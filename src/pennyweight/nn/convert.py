@@ -15,6 +15,7 @@ from pennyweight.kernels import is_differentiating
 from pennyweight.nn.activation_functions import replace_activation_functions
 from pennyweight.nn.linear import Layer, WrittenConv1D, WrittenLinear
 from pennyweight.nn.plain import save_plain
+from pennyweight.nn.saved import Saved
 from pennyweight.nn.shared import Shared
 from pennyweight.nn.survey import Line, check_extents, is_linear, others, survey
 from pennyweight.numerics import Counter
@@ -31,6 +32,7 @@ class Conversion:
     """What `quantize` did: names of the layers converted, (name, why) of what was left, and the noise counter.
 
     between  (name, how) of what lies between the layers and is computed by our own operators
+    saved    what writes that which is kept for the backward pass beside the inputs of layers; None: nothing does
     """
 
     recipe: Recipe
@@ -39,6 +41,7 @@ class Conversion:
     left: list[tuple[str, str]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     between: list[tuple[str, str]] = field(default_factory=list)
+    saved: Saved | None = None
     _parameters: list[tuple[str, ref]] = field(default_factory=list, repr=False)
 
     def share(self, bits: int) -> dict[str, float]:
@@ -74,6 +77,8 @@ class Conversion:
             written = f"x {chosen.output.left}, w {chosen.output.right}, backward {chosen.backward}"
             lines.append("; ".join([f"  {name:<{width}}  {written}", ways, *every[name].cut()]))
         lines += [f"  {name:<{width}}  {how}" for name, how in self.between]
+        if self.saved is not None:
+            lines.append(f"  all else that is kept for the backward pass is kept in {self.saved.cast}")
         lines += [f"  {name:<{width}}  left: {why}" for name, why in self.left]
         return "\n".join(lines)
 
@@ -97,6 +102,7 @@ class Conversion:
             list(self.left),
             list(self.lines),
             list(self.between),
+            deepcopy(self.saved, memo),
         )
         pairs = [(name, memo.get(id(alive()))) for name, alive in self._parameters]
         copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
@@ -151,7 +157,8 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_on
     lines = survey(model, modules, recipe)
     _check_written(lines, recipe, model)
     check_extents(lines, recipe, model)
-    conversion = Conversion(recipe, Counter(seed=seed), lines=lines)
+    saved = None if recipe.saved is None else Saved(recipe.saved)
+    conversion = Conversion(recipe, Counter(seed=seed), lines=lines, saved=saved)
     shared = Shared(conversion.counter)
     for line in lines:
         if line.casts is None:
@@ -185,6 +192,9 @@ def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:
         # torch types what `compiler.disable` gives for functions, not for methods
         model.register_forward_pre_hook(shared.begin)  # type: ignore[attr-defined]
         model.register_forward_hook(shared.end, always_call=True)  # type: ignore[attr-defined]
+    if conversion.saved is not None:
+        model.register_forward_pre_hook(conversion.saved.begin)  # type: ignore[attr-defined]
+        model.register_forward_hook(conversion.saved.end, always_call=True)  # type: ignore[attr-defined]
     if hasattr(model, "save_pretrained"):
         model.save_pretrained = partial(save_plain, model)  # type: ignore[assignment]
     for module in model.modules():

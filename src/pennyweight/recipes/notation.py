@@ -1,6 +1,7 @@
 """Notation: recipes as one short word, w4ca8tg8m8v8, in which each letter names a tensor and each suffix says how.
 
     w weights   a activations   g gradients (both gradient products)   m, v moments of Adam
+    k what is kept for the backward pass beside the inputs of linear layers
     8           bits (an integer), or a format by name: we4m3, wnf4, ae2m1
     c t bN qN   one scale per column, per tensor, per block of N, per square of N; without: one per row
     mx nv       blocks of 32 with power-of-two scales, blocks of 16 with e4m3 scales
@@ -20,7 +21,14 @@ from pennyweight.recipes.linear import Backward, LinearCasts, Product, unfoldabl
 from pennyweight.recipes.recipe import Recipe
 from pennyweight.spelling import nearest
 
-LETTERS = {"w": "weights", "a": "activations", "g": "gradients", "m": "first moment", "v": "second moment"}
+LETTERS = {
+    "w": "weights",
+    "a": "activations",
+    "g": "gradients",
+    "m": "first moment",
+    "v": "second moment",
+    "k": "what is kept for the backward pass",
+}
 FORMATS = ("e4m3", "e5m2", "e3m2", "e2m3", "e2m1", "nf4", "ternary", "mxint8")
 STATE_FORMATS = (*FORMATS, "dynamic8", "dynamic4", "dynamic_sym8", "dynamic_sym4", "log8", "log4")
 STATES = {
@@ -28,7 +36,7 @@ STATES = {
     "v": {"8": "log8/block256", "4": "log4/block128"},
 }
 SUFFIXES = r"(?P<suffixes>(?:mx|nv|[ctsh]|[bq]\d+)*)"
-TOKEN = re.compile(rf"(?P<letter>[wagmv])(?P<written>\d+|{'|'.join(sorted(STATE_FORMATS, key=len)[::-1])}){SUFFIXES}")
+TOKEN = re.compile(rf"(?P<letter>[wagmvk])(?P<written>\d+|{'|'.join(sorted(STATE_FORMATS, key=len)[::-1])}){SUFFIXES}")
 SUFFIX = re.compile(r"mx|nv|[ctsh]|[bq]\d+")
 
 
@@ -88,7 +96,7 @@ class Token:
 def words() -> list[str]:
     """Every word of one token without suffixes, to compare a misspelt one with."""
     bits = [str(number) for number in range(2, 9)]
-    operands = [letter + written for letter in "wag" for written in (*bits, *FORMATS)]
+    operands = [letter + written for letter in "wagk" for written in (*bits, *FORMATS)]
     return operands + [letter + written for letter in "mv" for written in ("8", "4", *STATE_FORMATS)]
 
 
@@ -98,7 +106,7 @@ def is_notation(text: str) -> bool:
 
 
 def parse(text: str) -> Recipe:
-    """The recipe of a word of the notation; its name is the word with its tokens in the order w a g m v.
+    """The recipe of a word of the notation; its name is the word with its tokens in the order w a g m v k.
 
     The backward pass reads the forward's codes: "folded" where G is written and the scales can fold, "forward" where G
     is unwritten or the scales are legal as they are (squares), "requantized" where folding is not defined.
@@ -108,7 +116,7 @@ def parse(text: str) -> Recipe:
     m, v = (tokens[letter].state() if letter in tokens else "fp32" for letter in "mv")
     name = "".join(str(tokens[letter]) for letter in LETTERS if letter in tokens)
     linear = linear_casts(written.get("w"), written.get("a"), written.get("g")) if written else None
-    return Recipe(name, linear, m=m, v=v)
+    return Recipe(name, linear, m=m, v=v, saved=tokens["k"].cast() if "k" in tokens else None)
 
 
 def linear_casts(weights: Cast | None, activations: Cast | None, gradients: Cast | None) -> LinearCasts:

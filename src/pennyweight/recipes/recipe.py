@@ -49,6 +49,8 @@ class Recipe:
     weights         how stored weights are written; None keeps fp32 master weights
     m, v            how the two moments of Adam are stored ("fp32", "bf16", "int8", "log8/block256", ...); a code with
                     a zero is taken for v only as NAME-with-zero
+    saved           how what is kept for the backward pass beside the inputs of converted layers is written (what norms,
+                    attention and the other functions keep); None keeps it as it is
     precision       everything else: autocast to bf16, or fp32
     last            share of the last blocks left plain, rounded down to whole blocks
     states          "all": every tensor large enough; "linear": only the weights of the layers that `linear` converts
@@ -64,6 +66,7 @@ class Recipe:
     weights: Cast | None = None
     m: str = "fp32"
     v: str = "fp32"
+    saved: Cast | None = None
     precision: Precision = "bf16"
     last: float = 0.0
     states: Literal["all", "linear"] = "all"
@@ -82,6 +85,8 @@ class Recipe:
             raise ValueError(f"Recipe.last is a share of the blocks between 0 and 1, got {self.last}")
         state_cast(self.m, "m", self.state_rounding)
         state_cast(self.v, "v", self.state_rounding)
+        if self.saved is not None and self.saved.rounding == "stochastic":
+            raise ValueError(f"Recipe.saved is rounded to nearest, got {self.saved}; leave 'stochastic' out")
         self._check_effects()
         converts = [self.linear, *(rule.linear for rule in self.rules)]
         if self.states == "linear" and not any(converts):
@@ -109,6 +114,7 @@ class Recipe:
             ("linear", LinearCasts | None, "the LinearCasts of its layers, or None"),
             ("head", bool, "true or false"),
             ("weights", Cast | None, "a cast, cast('int8/row'), or None"),
+            ("saved", Cast | None, "a cast, cast('int8/row'), or None"),
             ("m", str, "a format as text, such as 'int8'"),
             ("v", str, "a format as text, such as 'log8'"),
             ("last", int | float, "a share of the blocks"),
@@ -193,7 +199,8 @@ class Recipe:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["linear"] = None if self.linear is None else self.linear.to_dict()
         values["rules"] = [rule.to_dict() for rule in self.rules]
-        values["weights"] = None if self.weights is None else str(self.weights)
+        for name in ("weights", "saved"):
+            values[name] = None if values[name] is None else str(values[name])
         return values
 
     @classmethod
@@ -207,7 +214,8 @@ class Recipe:
         rules = values.get("rules", ())
         check_kind("Recipe.rules", rules, tuple | list, "a list of rules")
         known["rules"] = tuple(map(Rule.from_dict, rules))
-        known["weights"] = read_cast("Recipe.weights", values.get("weights"))
+        for name in ("weights", "saved"):
+            known[name] = read_cast(f"Recipe.{name}", values.get(name))
         return cls(**known)
 
     def _stored_rows(self) -> list[dict[str, str]]:
@@ -225,6 +233,10 @@ class Recipe:
             )
             scope = "whole model" if getattr(self, slot) == "fp32" else scope
             rows.append(tables.row(scope, "stored", slot, slot, self._state_cells(slot), "stored", "state of Adam"))
+        if self.saved is not None:
+            cells = tables.cast_cells(self.saved, leaves="token", summed="channel")
+            why = "kept for the backward pass"
+            rows.append(tables.row("whole model", "saved", "all else", "saved", cells, "stored", why))
         rest = tables.plain(self.precision)
         return [*rows, tables.row("whole model", "else", "-", "everything else", rest, "plain", "products run in it")]
 

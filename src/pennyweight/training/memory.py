@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pennyweight.nn import Conversion
+
 Categories = dict[str, int]  # "weights", "gradients", "states", "saved activations" -> bytes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -98,6 +100,8 @@ class SavedActivations:
 
     def __init__(self, model: nn.Module) -> None:
         self.bytes = 0
+        conversion: Conversion | None = getattr(model, "pennyweight_conversion", None)
+        self._written = conversion.saved if conversion is not None else None
         self._own = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
 
     @contextmanager
@@ -111,7 +115,11 @@ class SavedActivations:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield
+            if self._written is None:
+                yield
+            else:  # its own hooks hide these ones
+                with self._written.watched(pack):
+                    yield
         self.bytes = max(self.bytes, sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
 
 
