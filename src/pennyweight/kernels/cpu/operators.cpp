@@ -27,7 +27,7 @@ namespace {
 using at::Tensor;
 
 constexpr int64_t kHeight = 256;           // rows of the left operand that a task multiplies
-constexpr int64_t kCached = 256 * 1024;    // bytes of packed panels that a task multiplies: half a second-level cache
+constexpr int64_t kCached = 768 * 1024;    // bytes of packed panels that a task multiplies: they stay in a second-level cache
 constexpr int64_t kRowsTask = 32 * 1024;   // numbers written by one task
 
 Number number_of(const Tensor& x) {
