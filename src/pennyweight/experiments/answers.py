@@ -18,25 +18,28 @@ COMPARISON = "comparison.json"
 def answers(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One object for each table of comparable runs, as strict JSON.
 
-    It names its `data_hash`, `tokens` and `baseline`, says its `summary`, and holds one object for each recipe:
-    `recipe`, `seeds` (of the finished runs), `unfinished` (how many did not finish), `verdict` and `headline` in words,
-    and as {values, mean, deviation, low, high} (a 95 % interval; null where it is unknown) `loss` in nats a token,
-    `difference` in nats a token and, in percent of the baseline's run of the same seed, `cost`, `memory` and `speed`.
+    It names its `data_hash`, `tokens`, `baseline` and `target` (a loss 2 % above the baseline's last), says its
+    `summary`, and holds one object for each recipe: `recipe`, `seeds` (of the finished runs), `unfinished` (how many
+    did not finish), `verdict` and `headline` in words, and as {values, mean, deviation, low, high} (a 95 % interval;
+    null where it is unknown) `loss` in nats a token, `difference` in nats a token, `seconds` of training steps until
+    the validation loss was `target`, and, in percent of the baseline's run of the same seed, `cost`, `memory`, `speed`
+    and `delay` (of `seconds`).
     """
     return [_answer(table) for table in tables(rows)]
 
 
 def _answer(table: Table) -> dict[str, Any]:
-    told = {"data_hash": table.data_hash, "tokens": table.tokens, "baseline": table.baseline}
+    told = {"data_hash": table.data_hash, "tokens": table.tokens, "baseline": table.baseline, "target": table.target}
     return {**told, "summary": summary(table), "recipes": [_standing(one, table.baseline) for one in table.standings]}
 
 
 def _standing(one: Standing, baseline: str) -> dict[str, Any]:
     numbers = {"loss": one.loss, "difference": one.difference, "cost": one.cost, "memory": one.memory}
+    numbers |= {"speed": one.speed, "seconds": one.seconds, "delay": one.delay}
     return {
         "recipe": one.recipe, "seeds": sorted(int(row.get("seed") or 0) for row in one.runs),
         "unfinished": len(one.failed), "verdict": one.verdict, "headline": headline(one, baseline),
-        **{name: _spread(values) for name, values in {**numbers, "speed": one.speed}.items()},
+        **{name: _spread(values) for name, values in numbers.items()},
     }  # fmt: skip
 
 

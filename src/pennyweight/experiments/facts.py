@@ -114,7 +114,9 @@ def comparison(table: Table) -> Grid:
     A cell may have a second line: what belongs to its number.
     """
     header = ("recipe", "seeds", "validation loss", "perplexity", "peak memory", "tokens/s")
-    lines = [_line(one) for one in table.standings]
+    if any(one.seconds for one in table.standings):
+        header = (*header, f"steps to loss {wording.number(table.target, 2)}")
+    lines = [_line(one)[: len(header)] for one in table.standings]
     if table.alone:
         return header, lines
     header = (*header[:3], f"cost against {table.baseline}", "difference", *header[3:], "verdict")
@@ -131,6 +133,7 @@ def _line(one: Standing) -> tuple[str, ...]:
         _two(wording.number(one.mean("perplexity"), 2), f"{wording.number(bits, 3)} bits/byte" if bits else ""),
         _two(wording.size(one.mean("peak_memory_bytes")), wording.change(one.memory)),
         _two(wording.count(one.mean("tokens_per_second")), wording.change(one.speed)),
+        _two(wording.duration(one.seconds.mean if one.seconds else None), wording.change(one.delay)),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pennyweight.experiments.reaching import NEAR, seconds_to
 from pennyweight.experiments.results import Row, finished
 from pennyweight.experiments.statistics import Spread, paired, relative, spread, verdict
 
@@ -32,6 +33,8 @@ class Standing:
     cost: Spread | None = None  # percent of the baseline's loss
     memory: Spread | None = None  # percent of the baseline's peak
     speed: Spread | None = None  # percent of the baseline's tokens a second
+    seconds: Spread | None = None  # of steps to the table's target; None where a finished run has not reached it
+    delay: Spread | None = None  # percent of the baseline's seconds to the target
 
     @property
     def verdict(self) -> str:
@@ -56,6 +59,7 @@ class Table:
     tokens: int
     baseline: str
     standings: tuple[Standing, ...]
+    target: float | None = None  # validation loss: NEAR times the mean at which the baseline ends
 
     @property
     def alone(self) -> bool:
@@ -77,18 +81,30 @@ def _spread(by_seed: dict[int, float]) -> Spread | None:
     return spread(list(by_seed.values())) if by_seed else None
 
 
+def _reached(runs: Sequence[Row], target: float | None) -> dict[int, float]:
+    """Seconds to the target by seed; nothing where one of the runs has not reached it."""
+    told = {} if target is None else _by_seed(runs, lambda row: seconds_to(row, target))
+    return told if len(told) == len(runs) else {}
+
+
 def _percent(rows: Iterable[Row], baseline: Iterable[Row], key: str) -> Spread | None:
     """Percent by which `key` differs from the baseline's, paired by seed."""
     base = {seed: value for seed, value in _by_seed(baseline, lambda row: row.get(key)).items() if value > 0}
     return _spread(relative(_by_seed(rows, lambda row: row.get(key)), base))
 
 
-def standing(recipe: str, rows: Sequence[Row], baseline: Sequence[Row], *, is_baseline: bool = False) -> Standing:
-    """How the runs `rows` of one recipe stand against the runs `baseline`."""
+def standing(
+    recipe: str, rows: Sequence[Row], baseline: Sequence[Row], *, is_baseline: bool = False, target: float | None = None
+) -> Standing:
+    """How the runs `rows` of one recipe stand against the runs `baseline`, and how soon they were at `target`."""
     runs = tuple(row for row in rows if finished(row))
     failed = tuple(row for row in rows if not finished(row))
     base = [row for row in baseline if finished(row)]
-    own = Standing(recipe, is_baseline, runs, failed, _spread(_by_seed(runs, lambda row: row["val_loss"])))
+    reached = _reached(runs, target)
+    own = Standing(
+        recipe, is_baseline, runs, failed, _spread(_by_seed(runs, lambda row: row["val_loss"])),
+        seconds=_spread(reached),
+    )  # fmt: skip
     if is_baseline:
         return own
     counted, against = _by_seed(runs, counted_loss), _by_seed(base, lambda row: row["val_loss"])
@@ -97,6 +113,7 @@ def standing(recipe: str, rows: Sequence[Row], baseline: Sequence[Row], *, is_ba
         recipe, is_baseline, runs, failed, own.loss,
         difference=_spread(paired(counted, against)), cost=_spread(cost),
         memory=_percent(runs, base, "peak_memory_bytes"), speed=_percent(runs, base, "tokens_per_second"),
+        seconds=own.seconds, delay=_spread(relative(reached, _reached(base, target))),
     )  # fmt: skip
 
 
@@ -130,5 +147,7 @@ def _table(data_hash: str, tokens: int, members: Sequence[Row], order: dict[str,
     baseline = "bf16" if "bf16" in names else names[0]
     of = {name: [row for row in members if str(row["recipe"]) == name] for name in names}
     ordered = [baseline, *(name for name in names if name != baseline)]
-    stood = [standing(name, of[name], of[baseline], is_baseline=name == baseline) for name in ordered]
-    return Table(data_hash, tokens, baseline, tuple(stood))
+    ends = [row["val_loss"] for row in of[baseline] if finished(row)]
+    target = NEAR * math.fsum(ends) / len(ends) if ends else None
+    stood = [standing(one, of[one], of[baseline], is_baseline=one == baseline, target=target) for one in ordered]
+    return Table(data_hash, tokens, baseline, tuple(stood), target)

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pennyweight.nn import Conversion
-
 Categories = dict[str, int]  # "weights", "gradients", "states", "saved activations" -> bytes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -100,8 +98,7 @@ class SavedActivations:
 
     def __init__(self, model: nn.Module) -> None:
         self.bytes = 0
-        conversion: Conversion | None = getattr(model, "pennyweight_conversion", None)
-        self._written = conversion.saved if conversion is not None else None
+        self._written: Any = getattr(getattr(model, "pennyweight_conversion", None), "saved", None)  # an nn.Saved
         self._own = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
 
     @contextmanager
