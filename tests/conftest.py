@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pennyweight.cache import cache_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Where no GPU is, Triton's interpreter runs the GPU's kernels. It looks when Triton is imported, which torch may do.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 # A job in the background ignores Ctrl-C, and so would what its tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -28,8 +32,6 @@ def pytest_sessionstart() -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    import torch
-
     torch.set_num_threads(1)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pennyweight.kernels import doctor, float8_product, int8_product, is_differentiating
+from pennyweight.kernels import Codes, doctor, doors, float8_product, int8_product, is_differentiating, multiply
 
 HOUSE = Path(__file__).parents[2] / "src" / "pennyweight"
 SIZES = [(1, 1, 1), (1, 7, 3), (17, 13, 11), (64, 32, 16), (5, 1024, 2), (3, 1025, 4), (0, 5, 3), (3, 0, 4), (3, 5, 0)]
@@ -73,10 +73,37 @@ def test_float8_products_sum_in_float32(kind: torch.dtype, m: int, k: int, n: in
     assert ((float8_product(a, b).double() - expected).abs() <= bound).all()
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_float8_product_with_row_scales_is_rounded_once(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    a, b = (torch.randn(rows, 64, generator=generator).to(torch.float8_e4m3fn) for rows in (32, 48))
+    row, column, add = torch.rand(32, 1) + 0.1, torch.rand(48, 1) + 0.1, torch.randn(48).bfloat16().float()
+    taken: list[bool] = []
+    monkeypatch.setattr(doors, "float8_is_linear", lambda *operands: taken.append(True) or True)
+    y = multiply(Codes(a, row), Codes(b, column), bias=add if bias else None, dtype=torch.bfloat16)
+    expected = (a.double() * row) @ (b.double() * column).T + (add if bias else 0)
+    assert taken == [True]
+    torch.testing.assert_close(y.double(), expected, rtol=2.0**-7, atol=1e-4)  # 2^-7: to bfloat16, twice with a bias
+
+
+def test_a_cpu_multiplies_no_float8_with_row_scales() -> None:
+    a, row = torch.ones(16, 16).to(torch.float8_e4m3fn), torch.ones(16, 1)
+    assert not doors.float8_is_linear(a, a, row, row)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (16, 16), (17, 33)])
+def test_float8_codes_are_filled_up_with_zeros(shape: tuple[int, int]) -> None:
+    codes = torch.randn(shape).to(torch.float8_e5m2)
+    filled = doors._padded(codes, 16, 16)
+    assert [size % 16 for size in filled.shape] == [0, 0]
+    assert torch.equal(filled.float()[: shape[0], : shape[1]], codes.float())
+    assert float(filled.float().abs().sum()) == float(codes.float().abs().sum())
+
+
 def test_the_doctor_names_the_door_of_each_operation() -> None:
     lines = {line.operation: line for line in doctor()}
     assert lines["int8 product"].door == "torch._int_mm"
-    assert lines["float8 product"].door == ("torch._scaled_mm" if torch.cuda.is_available() else "emulated")
+    assert lines["float8 product"].door == ("torch._scaled_mm" if doors.float8_is_fast() else "emulated")
 
 
 def test_the_doctor_says_what_stands_in_for_a_missing_operator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pennyweight.cli.flags import Json
 from pennyweight.cli.terminal import print_json, print_table
 
 PEER = "nothing here runs on it; a peer to measure against"
-OPTIONAL = {"torchao": PEER, "bitsandbytes": PEER}
+OPTIONAL = {"triton": "the kernels of an NVIDIA GPU", "torchao": PEER, "bitsandbytes": PEER}
 
 
 def doctor(json: Json = False) -> None:

@@ -21,6 +21,7 @@ from pennyweight.kernels.products import real_reason as real_reason
 from pennyweight.kernels.products import slow_reason as slow_reason
 from pennyweight.kernels.writes import is_fused as is_fused
 from pennyweight.kernels.writes import is_int8_row as is_int8_row
+from pennyweight.kernels.writes import kind_of as kind_of
 from pennyweight.kernels.writes import write_rows as write_rows
 from pennyweight.kernels.written_adamw import adamw_step as adamw_step
 from pennyweight.kernels.written_adamw import steps_at_once as steps_at_once

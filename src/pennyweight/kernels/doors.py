@@ -9,14 +9,19 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pennyweight.kernels.compiled import missing
+from pennyweight.kernels.gpu import door as gpu
 
 INT32_TERMS = (
     131_071  # 131,071 * (-128) * (-128) = 2^31 - 16,384: one more product of two int8 codes could overflow int32
 )
 EXACT_FLOAT32_TERMS = 1_024  # 1,024 * 2^14 = 2^24: up to here float32 holds every partial sum of two int8 codes exactly
 CUDA_ROWS, CUDA_COLUMNS = 17, 8  # cuBLAS asks for more than 16 rows, and for k and n in multiples of 8
+
+FLOAT8_COLUMNS = 16  # the float8 operator of a GPU asks for k and n in multiples of 16
+HAS_FLOAT8, ROW_SCALED = (8, 9), (9, 0)  # compute capability from which it multiplies float8, and takes a scale a row
 
 
 class Door(NamedTuple):
@@ -46,10 +51,39 @@ def int8_product(a: Tensor, b: Tensor) -> Tensor:
 def float8_product(a: Tensor, b: Tensor) -> Tensor:
     """float8 (m, k), float8 of the same dtype (n, k) -> a @ b.T in float32, summed in float32."""
     operator = _operator("_scaled_mm")
-    if operator is None or 0 in (*a.shape, *b.shape):
+    if operator is None or 0 in (*a.shape, *b.shape) or (a.is_cuda and not _is_float8_pair(a, b)):
         return a.float() @ b.float().T
-    one = torch.ones((), device=a.device)
-    return operator(a.contiguous(), b.contiguous().T, scale_a=one, scale_b=one, out_dtype=torch.float32)
+    one, n = torch.ones((), device=a.device), b.shape[0]
+    if a.is_cuda:
+        a, b = _padded(a, 1, FLOAT8_COLUMNS), _padded(b, FLOAT8_COLUMNS, FLOAT8_COLUMNS)
+    return operator(a.contiguous(), b.contiguous().T, scale_a=one, scale_b=one, out_dtype=torch.float32)[:, :n]
+
+
+def float8_linear(a: Tensor, b: Tensor, row: Tensor, column: Tensor, bias: Tensor | None) -> Tensor:
+    """float8 (m, k), (n, k), float32 scales (m, 1) and (n, 1) -> (a row) @ (b column).T + bias in bfloat16.
+
+    Only where `float8_is_linear` says so. The sum is float32, the bias rounded to bfloat16 before it is added.
+    """
+    operator = _operator("_scaled_mm")
+    assert operator is not None
+    scales = {"scale_a": row.contiguous(), "scale_b": column.reshape(1, -1).contiguous()}
+    low = None if bias is None else bias.to(torch.bfloat16)
+    return operator(a.contiguous(), b.contiguous().T, bias=low, **scales, out_dtype=torch.bfloat16)
+
+
+def float8_is_linear(a: Tensor, b: Tensor, row: Tensor | None, column: Tensor | None) -> bool:
+    """Whether `float8_linear` takes these: one scale a row of both, e4m3, sizes and a GPU that its operator knows."""
+    return (
+        a.is_cuda
+        and row is not None
+        and column is not None
+        and (row.shape[0], column.shape[0]) == (a.shape[0], b.shape[0])
+        and a.dtype == b.dtype == torch.float8_e4m3fn
+        and 0 not in (*a.shape, *b.shape)
+        and a.shape[1] % FLOAT8_COLUMNS == 0 == b.shape[0] % FLOAT8_COLUMNS
+        and _operator("_scaled_mm") is not None
+        and torch.cuda.get_device_capability(a.device) >= ROW_SCALED
+    )
 
 
 def float8_is_fast() -> bool:
@@ -57,7 +91,11 @@ def float8_is_fast() -> bool:
 
     2048 x 256 x 1024 took 9.6 s on a CPU that multiplies the decoded values in bfloat16 in 2.7 ms.
     """
-    return _operator("_scaled_mm") is not None and torch.cuda.is_available()
+    return (
+        _operator("_scaled_mm") is not None
+        and torch.cuda.is_available()
+        and torch.cuda.get_device_capability() >= HAS_FLOAT8
+    )
 
 
 def is_differentiating() -> bool:
@@ -84,6 +122,9 @@ def doctor() -> list[Door]:
         lines.append(Door("int8 linear layer", door, "the best that this processor and its compiler have"))
     else:
         lines.append(Door("int8 linear layer", "the operators below", why))
+    why = gpu.obstacle()
+    door = "the operators below" if why else gpu.NAME
+    lines.append(Door("int8 linear layer and AdamW on a GPU", door, why or gpu.reason()))
     if _operator("_int_mm") is None:
         why = "this PyTorch has no torch._int_mm; chunks of 1,024 terms are exact in float32"
         lines.append(Door("int8 product", "float32 matmul in chunks", why))
@@ -93,7 +134,7 @@ def doctor() -> list[Door]:
         why = "this PyTorch has no torch._scaled_mm; the decoded values are multiplied"
         lines.append(Door("float8 product", "emulated", why))
     elif float8_is_fast():
-        lines.append(Door("float8 product", "torch._scaled_mm", "a GPU is here"))
+        lines.append(Door("float8 product", "torch._scaled_mm", "a GPU that multiplies float8 is here"))
     else:
         why = "torch._scaled_mm is exact on a CPU but sums one number at a time; taken only when a recipe says real"
         lines.append(Door("float8 product", "emulated", why))
@@ -132,9 +173,22 @@ def _padded_int32_product(operator: Callable[..., Tensor], a: Tensor, b: Tensor)
     n = b.shape[0]
     rows, terms, columns = max(m, CUDA_ROWS), -(-max(k, 1) // CUDA_COLUMNS) * CUDA_COLUMNS, -(-n // CUDA_COLUMNS)
     columns = max(columns, 1) * CUDA_COLUMNS
-    a = torch.nn.functional.pad(a, (0, terms - k, 0, rows - m)).contiguous()
-    b = torch.nn.functional.pad(b, (0, terms - k, 0, columns - n)).contiguous()
+    a = functional.pad(a, (0, terms - k, 0, rows - m)).contiguous()
+    b = functional.pad(b, (0, terms - k, 0, columns - n)).contiguous()
     return operator(a, b.T)[:m, :n]
+
+
+def _is_float8_pair(a: Tensor, b: Tensor) -> bool:
+    """Whether a GPU multiplies these: two e5m2 matrices no tensor core takes, and not every GPU has float8."""
+    e5m2 = a.dtype == b.dtype == torch.float8_e5m2
+    return not e5m2 and torch.cuda.get_device_capability(a.device) >= HAS_FLOAT8
+
+
+def _padded(codes: Tensor, rows: int, columns: int) -> Tensor:
+    """float8 codes with zeros behind them, so that rows and columns are such multiples; a zero's code is 0."""
+    m, k = codes.shape
+    zeros = (0, -k % columns, 0, -m % rows)
+    return codes if zeros == (0, 0, 0, 0) else functional.pad(codes.view(torch.uint8), zeros).view(codes.dtype)
 
 
 def _public_int32_product(a: Tensor, b: Tensor) -> Tensor:

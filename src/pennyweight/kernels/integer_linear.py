@@ -7,7 +7,7 @@ integer sums, and a last rounding of float32 that may differ by one unit in the 
 import torch
 from torch import Tensor
 
-from pennyweight.kernels.compiled import operators
+from pennyweight.kernels import operators
 from pennyweight.kernels.doors import INT32_TERMS
 
 RESULTS = (torch.float32, torch.bfloat16)
@@ -17,17 +17,18 @@ INPUTS = (torch.float32, torch.bfloat16, torch.float16)
 def is_compiled(codes: Tensor, weight: Tensor, *dtypes: torch.dtype) -> bool:
     """Whether codes [T, I] and a weight, [O, I] or [I, O], take this way to results of these dtypes here.
 
-    Not on other devices, for weights that do not lie row by row, sums longer than int32 holds, or empty matrices.
+    Not on devices without kernels, for weights that do not lie row by row, sums longer than int32 holds, or empty
+    matrices.
     """
     return (
-        codes.device.type == "cpu" == weight.device.type
+        codes.device == weight.device
         and all(dtype in RESULTS for dtype in dtypes)
         and weight.dtype in INPUTS
         and weight.is_contiguous()
         and type(weight) in (Tensor, torch.nn.Parameter)
         and 0 not in (*codes.shape, *weight.shape)
         and max(*codes.shape, *weight.shape) <= INT32_TERMS
-        and operators() is not None
+        and operators.fused(codes.device) is not None
     )
 
 
@@ -39,7 +40,7 @@ def int8_linear(
     The weight is written on the way, one scale for each of its O outputs. Relative error of each element of Y against
     float64 on the same codes: 2^-23 (float32) or 2^-8 (bfloat16) of the largest of |Y - b| and |b|.
     """
-    ops = operators()
+    ops = operators.fused(codes.device)
     assert ops is not None
     b = None if bias is None else bias.detach().to(torch.float32).contiguous()
     return ops.int8_linear(codes, scales.view(-1), weight.detach(), turned, b, dtype)
@@ -51,8 +52,8 @@ def int8_linear_backward(
     """G [T, O] and what the forward pass kept -> dX [T, I] of `dtype`, dW like the weight, the sum of G over T [O].
 
     dX = G W with the scales of W folded into G before it is written, one scale a row; dW = G^T X with the scales of X
-    folded in, one scale a column. The sum of G is taken in float32, 64 rows after 64 rows, whatever the threads.
+    folded in, one scale a column. The sum of G is taken in float32, 64 rows after 64 rows (128 on a GPU).
     """
-    ops = operators()
+    ops = operators.fused(codes.device)
     assert ops is not None
     return ops.int8_linear_backward(grad.contiguous(), codes, scales.view(-1), weight.detach(), turned, dtype)

@@ -1,4 +1,4 @@
-"""Writes: a matrix as 8-bit codes with one scale a row, in as few passes over memory as PyTorch's operators allow.
+"""Writes: a matrix as 8-bit codes with one scale a row, in as few passes over memory as can be.
 
 What `Cast.write` gives, bit for bit, for the casts that integer products are made of; two things more: numbers are
 multiplied by another operand's scales on the way (folding), and a transposed matrix is written where it lies.
@@ -9,10 +9,12 @@ import math
 import torch
 from torch import Tensor
 
-from pennyweight.kernels.compiled import operators
+from pennyweight.kernels import operators
+from pennyweight.kernels.doors import float8_is_fast
 from pennyweight.kernels.products import Codes
 from pennyweight.numerics import Cast, Integer, Scale
 from pennyweight.numerics.grids import TINY
+from pennyweight.numerics.minifloats import FLOAT8
 
 CHUNK = 1 << 16  # numbers handled at once: two float32 buffers of 256 kB stay in a core's second-level cache
 PLAIN = Scale("row")
@@ -31,24 +33,49 @@ def is_int8_row(cast: Cast | None) -> bool:
     )
 
 
-def is_fused(cast: Cast, x: Tensor) -> bool:
-    """Whether `write_rows` knows this cast of this tensor."""
+def is_float8_row(cast: Cast | None) -> bool:
+    """Whether a cast is e4m3 or e5m2, a float32 scale a row, rounded to nearest, and nothing else."""
     return (
-        is_int8_row(cast)
+        cast is not None
+        and cast.format.name in FLOAT8
+        and cast.scale == PLAIN
+        and cast.rounding == "nearest"
+        and cast.rotation is None
+    )
+
+
+def kind_of(cast: Cast) -> torch.dtype:
+    """The dtype of the codes of a cast that is fused."""
+    return FLOAT8.get(cast.format.name, torch.int8)
+
+
+def is_fused(cast: Cast, x: Tensor) -> bool:
+    """Whether `write_rows` knows this cast of this tensor: int8, on a GPU also float8 that lies row by row."""
+    return (
+        (is_int8_row(cast) or (x.is_cuda and x.stride(-1) == 1 and is_float8_row(cast) and float8_is_fast()))
         and x.dim() == 2
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and x.device.type == "cpu"
+        and (x.device.type == "cpu" or operators.triton(x.device) is not None)
         and type(x) in (Tensor, torch.nn.Parameter)  # a fake tensor's chunks cost time and save nothing
         and x.numel() > 0
     )
 
 
-def write_rows(x: Tensor, *, fold: Tensor | None = None) -> Codes:
+def write_rows(x: Tensor, *, fold: Tensor | None = None, kind: torch.dtype = torch.int8) -> Codes:
     """x [R, C], times `fold` [1, C] or [1, 1] where given, in int8 with one scale a row; x.T may be the one in memory.
 
+    kind: a float8 dtype on a GPU.
     Ancestor: fold None is Cast(int8, row).write(x), codes and scales bit for bit.
     """
     lies_turned = x.stride(0) == 1 and x.stride(1) != 1
+    if (ops := operators.triton(x.device)) is not None:
+        by = None if fold is None else fold.float().expand(1, x.shape[1]).contiguous().view(-1)
+        if lies_turned and kind == torch.int8:
+            numbers, scales = ops.write_turned(x.detach().T, by)
+        else:
+            rows = x.detach() if x.stride(1) == 1 else x.detach().contiguous()
+            numbers, scales = ops.write_rows(rows, by, kind)
+        return Codes(numbers, scales.view(-1, 1))
     if lies_turned:
         numbers, scales = _columns(x.T, None if fold is None else fold.T)
         return Codes(numbers.T, scales.T)
@@ -58,7 +85,7 @@ def write_rows(x: Tensor, *, fold: Tensor | None = None) -> Codes:
 def _rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
     """One scale a row, a chunk of rows at a time: read once, written once."""
     R, C = x.shape
-    if x.stride(1) == 1 and (ops := operators()) is not None:
+    if x.stride(1) == 1 and (ops := operators.fused(x.device)) is not None:
         numbers, scales = ops.write_rows(
             x.detach(), None if fold is None else fold.float().expand(1, C).contiguous().view(-1)
         )

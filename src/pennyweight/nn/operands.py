@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pennyweight.kernels import Codes, codes_of, is_fused, write_rows
+from pennyweight.kernels import Codes, codes_of, is_fused, kind_of, write_rows
 from pennyweight.kernels import multiply as multiply_codes
 from pennyweight.numerics import Cast, Hadamard, Quantized
 
@@ -29,15 +29,16 @@ class Raw:
         cast = self.cast
         assert cast is not None
         if self.tensor.is_contiguous() and is_fused(cast, self.tensor):
-            codes = write_rows(self.tensor, fold=self.fold)
+            codes = write_rows(self.tensor, fold=self.fold, kind=kind_of(cast))
             assert codes.scales is not None
-            return Quantized(codes.numbers, codes.scales, None, None, tuple(self.tensor.shape), cast)
+            numbers = codes.numbers if codes.numbers.dtype == torch.int8 else codes.numbers.view(torch.uint8)
+            return Quantized(numbers, codes.scales, None, None, tuple(self.tensor.shape), cast)
         return cast.write(self._folded(), self.key)
 
     def codes(self) -> Codes:
         assert self.cast is not None
         if is_fused(self.cast, self.tensor):
-            return write_rows(self.tensor, fold=self.fold)
+            return write_rows(self.tensor, fold=self.fold, kind=kind_of(self.cast))
         return codes_of(self.write())
 
     def values(self, *, rotated: bool) -> Tensor:
