@@ -118,6 +118,7 @@ def test_the_doctor_has_a_line_for_the_door(monkeypatch: pytest.MonkeyPatch) -> 
     assert {line.operation: line for line in doctor()}["int8 linear layer and AdamW on a GPU"].door == "Triton"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_every_kernel_compiles_for_an_h100_and_multiplies_on_its_tensor_cores(tmp_path: object) -> None:
     assert said(COMPILED, TRITON_CACHE_DIR=str(tmp_path)) == "compiled"
