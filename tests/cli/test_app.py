@@ -18,7 +18,7 @@ FLAGS = {
     "report": {"--json"},
     "recipes": {"--json"},
     "doctor": {"--json"},
-    "bench": {"--only", "--repeats", "--threads", "--out", "--json"},
+    "bench": {"--only", "--device", "--repeats", "--threads", "--out", "--json"},
 }
 
 

@@ -74,21 +74,23 @@ def test_float8_products_sum_in_float32(kind: torch.dtype, m: int, k: int, n: in
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_float8_product_with_row_scales_is_rounded_once(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scaled", ["rows", "tensor", "no"])
+def test_a_float8_product_with_scales_is_rounded_once(bias: bool, scaled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(3)
     a, b = (torch.randn(rows, 64, generator=generator).to(torch.float8_e4m3fn) for rows in (32, 48))
-    row, column, add = torch.rand(32, 1) + 0.1, torch.rand(48, 1) + 0.1, torch.randn(48).bfloat16().float()
+    row, add = torch.rand(32, 1) + 0.1, torch.randn(48).bfloat16().float()
+    column = {"rows": torch.rand(48, 1) + 0.1, "tensor": torch.tensor([[0.3]]), "no": None}[scaled]
     taken: list[bool] = []
     monkeypatch.setattr(doors, "float8_is_linear", lambda *operands: taken.append(True) or True)
     y = multiply(Codes(a, row), Codes(b, column), bias=add if bias else None, dtype=torch.bfloat16)
-    expected = (a.double() * row) @ (b.double() * column).T + (add if bias else 0)
+    expected = (a.double() * row) @ (b.double() * (1 if column is None else column)).T + (add if bias else 0)
     assert taken == [True]
     torch.testing.assert_close(y.double(), expected, rtol=2.0**-7, atol=1e-4)  # 2^-7: to bfloat16, twice with a bias
 
 
 def test_a_cpu_multiplies_no_float8_with_row_scales() -> None:
-    a, row = torch.ones(16, 16).to(torch.float8_e4m3fn), torch.ones(16, 1)
-    assert not doors.float8_is_linear(a, a, row, row)
+    a = torch.ones(16, 16).to(torch.float8_e4m3fn)
+    assert not doors.float8_is_linear(a, a)
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (16, 16), (17, 33)])

@@ -14,6 +14,7 @@ def bench(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="GROUP[,GROUP]", help=ONLY, show_default=False)
     ] = None,
+    device: Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where everything is measured.")] = "cpu",
     repeats: Annotated[
         int, typer.Option("--repeats", metavar="N", help="Rounds, in which every side is timed once.")
     ] = 20,
@@ -23,7 +24,7 @@ def bench(
     out: Folder = None,
     json: Json = False,
 ) -> None:
-    """Measure products, layers, optimizers, training steps and memory on this CPU, all sides in turn.
+    """Measure products, layers, optimizers, training steps and memory on this machine, all sides in turn.
 
     Prints a Markdown table; --out keeps it as bench.md, with every number in bench.json.
     """
@@ -32,7 +33,7 @@ def bench(
     from pennyweight.experiments.bench import markdown
 
     names = [name.strip() for text in only or () for name in text.split(",")]
-    found = measured(names, repeats=repeats, threads=threads, out=out)
+    found = measured(names, device=device, repeats=repeats, threads=threads, out=out)
     if json:
         print_json(found)
     else:

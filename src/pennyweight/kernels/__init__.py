@@ -6,6 +6,7 @@ from pennyweight.kernels.activation_functions import activation_saving as activa
 from pennyweight.kernels.activation_functions import has_activation as has_activation
 from pennyweight.kernels.doors import Door as Door
 from pennyweight.kernels.doors import doctor as doctor
+from pennyweight.kernels.doors import float8_is_fast as float8_is_fast
 from pennyweight.kernels.doors import float8_product as float8_product
 from pennyweight.kernels.doors import int8_product as int8_product
 from pennyweight.kernels.doors import is_differentiating as is_differentiating

@@ -59,25 +59,23 @@ def float8_product(a: Tensor, b: Tensor) -> Tensor:
     return operator(a.contiguous(), b.contiguous().T, scale_a=one, scale_b=one, out_dtype=torch.float32)[:, :n]
 
 
-def float8_linear(a: Tensor, b: Tensor, row: Tensor, column: Tensor, bias: Tensor | None) -> Tensor:
-    """float8 (m, k), (n, k), float32 scales (m, 1) and (n, 1) -> (a row) @ (b column).T + bias in bfloat16.
+def float8_linear(a: Tensor, b: Tensor, row: Tensor | None, column: Tensor | None, bias: Tensor | None) -> Tensor:
+    """float8 (m, k), float8 (n, k) -> (a row) @ (b column).T + bias in bfloat16, in one call.
 
-    Only where `float8_is_linear` says so. The sum is float32, the bias rounded to bfloat16 before it is added.
+    row, column: float32 scales (m, 1) and (n, 1), or (1, 1), or None: 1. Only where `float8_is_linear` says so. The sum
+    is float32, the bias rounded to bfloat16 before it is added.
     """
     operator = _operator("_scaled_mm")
     assert operator is not None
-    scales = {"scale_a": row.contiguous(), "scale_b": column.reshape(1, -1).contiguous()}
     low = None if bias is None else bias.to(torch.bfloat16)
+    scales = {"scale_a": _scale_column(row, a), "scale_b": _scale_column(column, b).T}
     return operator(a.contiguous(), b.contiguous().T, bias=low, **scales, out_dtype=torch.bfloat16)
 
 
-def float8_is_linear(a: Tensor, b: Tensor, row: Tensor | None, column: Tensor | None) -> bool:
-    """Whether `float8_linear` takes these: one scale a row of both, e4m3, sizes and a GPU that its operator knows."""
+def float8_is_linear(a: Tensor, b: Tensor) -> bool:
+    """Whether `float8_linear` takes these codes: e4m3, of sizes and on a GPU that its operator knows."""
     return (
         a.is_cuda
-        and row is not None
-        and column is not None
-        and (row.shape[0], column.shape[0]) == (a.shape[0], b.shape[0])
         and a.dtype == b.dtype == torch.float8_e4m3fn
         and 0 not in (*a.shape, *b.shape)
         and a.shape[1] % FLOAT8_COLUMNS == 0 == b.shape[0] % FLOAT8_COLUMNS
@@ -182,6 +180,12 @@ def _is_float8_pair(a: Tensor, b: Tensor) -> bool:
     """Whether a GPU multiplies these: two e5m2 matrices no tensor core takes, and not every GPU has float8."""
     e5m2 = a.dtype == b.dtype == torch.float8_e5m2
     return not e5m2 and torch.cuda.get_device_capability(a.device) >= HAS_FLOAT8
+
+
+def _scale_column(scales: Tensor | None, codes: Tensor) -> Tensor:
+    """One float32 scale for every row of the codes, [R, 1]."""
+    one = torch.ones(1, 1, device=codes.device) if scales is None else scales
+    return one.float().expand(codes.shape[0], 1).contiguous()
 
 
 def _padded(codes: Tensor, rows: int, columns: int) -> Tensor:

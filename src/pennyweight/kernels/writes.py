@@ -76,6 +76,7 @@ def write_rows(x: Tensor, *, fold: Tensor | None = None, kind: torch.dtype = tor
             rows = x.detach() if x.stride(1) == 1 else x.detach().contiguous()
             numbers, scales = ops.write_rows(rows, by, kind)
         return Codes(numbers, scales.view(-1, 1))
+    assert kind == torch.int8, "float8 is written by `Cast.write` where `is_fused` says no"
     if lies_turned:
         numbers, scales = _columns(x.T, None if fold is None else fold.T)
         return Codes(numbers.T, scales.T)
@@ -90,10 +91,10 @@ def _rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
             x.detach(), None if fold is None else fold.float().expand(1, C).contiguous().view(-1)
         )
         return numbers, scales.view(-1, 1)
-    numbers = torch.empty(R, C, dtype=torch.int8)
-    scales = torch.empty(R, 1)
+    numbers = torch.empty(R, C, dtype=torch.int8, device=x.device)
+    scales = torch.empty(R, 1, device=x.device)
     height = min(R, max(1, CHUNK // C))
-    buffer, magnitude = torch.empty(height, C), torch.empty(height, C)
+    buffer, magnitude = (torch.empty(height, C, device=x.device) for _ in range(2))
     for start in range(0, R, height):
         part = x[start : start + height]
         y = buffer[: part.shape[0]].copy_(part)
@@ -109,16 +110,16 @@ def _rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
 def _columns(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
     """One scale a column, [1, C]: the largest magnitudes first, then the codes; `fold` [R, 1]."""
     R, C = x.shape
-    numbers = torch.empty(R, C, dtype=torch.int8)
+    numbers = torch.empty(R, C, dtype=torch.int8, device=x.device)
     height = min(R, max(1, CHUNK // C))
-    buffer, magnitude = torch.empty(height, C), torch.empty(height, C)
+    buffer, magnitude = (torch.empty(height, C, device=x.device) for _ in range(2))
 
     def folded(start: int) -> Tensor:
         part = x[start : start + height]
         y = buffer[: part.shape[0]].copy_(part)
         return y if fold is None else y.mul_(fold if fold.shape[0] == 1 else fold[start : start + height])
 
-    largest = torch.zeros(1, C)
+    largest = torch.zeros(1, C, device=x.device)
     for start in range(0, R, height):
         y = folded(start)
         torch.maximum(largest, torch.abs(y, out=magnitude[: y.shape[0]]).amax(0, keepdim=True), out=largest)

@@ -1,14 +1,15 @@
 """The bench at a size that takes a second: groups, files, peers that are not there, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from pennyweight.experiments.bench import bitsandbytes_peer, groups, memory, peak, torchao_peer
+from pennyweight.experiments.bench import bitsandbytes_peer, groups, layers, memory, peak, steps, torchao_peer
 from pennyweight.experiments.bench.groups import GROUPS, bench, chosen
-from pennyweight.experiments.bench.rounds import Timed
+from pennyweight.experiments.bench.rounds import Question, Timed
 from pennyweight.experiments.bench.sizes import Sizes
 
 TINY = Sizes(layers=((64, 128),), matrices=2, width=48, depth=1, heads=2, vocabulary=128, batch=2, context=8)
@@ -53,6 +54,37 @@ def test_a_folder_keeps_the_table_and_every_number(tmp_path: Path) -> None:
     assert {"machine", "versions", "commit", "doors", "date", "sizes", "threads"} <= found.keys()
     with pytest.raises(FileExistsError, match="already holds a bench"):
         bench(["optimizer"], repeats=1, sizes=TINY, out=tmp_path / "b")
+
+
+def test_a_gpu_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="asked for cuda, but this PyTorch sees no GPU"):
+        bench(["products"], device="cuda")
+
+
+def test_a_gpu_has_sides_in_float8_and_lays_everything_on_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "float8_is_fast", lambda: False)
+    there = replace(TINY, device="meta")  # stands for a GPU: tensors without numbers
+    (question,) = layers.products(there)
+    assert question.sides[-1] == replace(
+        question.sides[-1], name="e4m3, X and W written inside", missing="no float8 here"
+    )
+    assert layers.layers(there)[0].sides[-1].name == "we4m3ae4m3ge4m3, nn.Linear"
+    assert steps.tokens_of(there).device.type == "meta"
+    assert len(layers.products(TINY)[0].sides) == 5
+
+
+def test_a_gpu_is_waited_for_after_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(groups, "in_turn", lambda timed, repeats, **how: asked.append(how))
+    monkeypatch.setattr(groups, "rows", lambda *found: [])
+    found = {"sizes": {"device": "cuda"}, "repeats": 3, "rows": []}
+    for group in ("products", "gpt2"):
+        groups._timed(Question(group, "", (), 1.0, "operations"), found, None, None)
+    assert [(how["calls"], how["settle"]) for how in asked] == [
+        (20, torch.cuda.synchronize),
+        (1, torch.cuda.synchronize),
+    ]
 
 
 def test_what_was_done_before_an_interruption_stands_in_the_folder(
@@ -118,13 +150,14 @@ def test_groups_come_in_the_order_of_the_table_and_step_means_three() -> None:
     [
         ({"only": ["product"]}, "no group 'product'; did you mean 'products'?"),
         ({"only": [""]}, "no group ''"),
+        ({"device": "gpu", "sizes": None}, "cpu or cuda, got 'gpu'"),
         ({"repeats": 0}, "repeats of 1 or more, got 0"),
         ({"threads": 0}, "threads of 1 or more, got 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(asked: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said.replace("?", "[?]")):
-        bench(**asked, sizes=TINY)
+        bench(**{"sizes": TINY, **asked})
 
 
 def test_a_file_in_the_way_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

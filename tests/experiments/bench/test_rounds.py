@@ -40,6 +40,21 @@ def test_sides_are_warmed_one_by_one_and_then_take_turns() -> None:
     assert "".join(rounds) == "abc" + "bca" + "cab" + "abc"
 
 
+def test_several_calls_of_one_timing_are_waited_for_together() -> None:
+    now, done = [0.0], []
+
+    def settle() -> None:
+        done.append(now[0])
+        now[0] += 4.0
+
+    def call() -> None:
+        now[0] += 1.0
+
+    (only,) = timed([Side("a", lambda: Built(call))], 2, clock=lambda: now[0], calls=4, settle=settle)
+    assert only.seconds == [2.0, 2.0]  # four calls of one second and four of waiting
+    assert len(done) == 1 + 2
+
+
 def test_each_side_gets_the_seconds_of_its_own_calls() -> None:
     now = [0.0]
     takes = {"slow": 3.0, "quick": 1.0}

@@ -64,6 +64,7 @@ def table() -> str:
             "machine": {"processor": "Xeon", "cores": 2, "system": "Linux"},
             "versions": {"torch": "2.13.0"},
             "doors": [{"operation": "int8 linear layer", "door": "AMX, compiled C++"}],
+            "sizes": {"device": "cpu"},
             "threads": 2,
             "repeats": 3,
             "peak": {"instructions": "AMX", "int8": 1.3e13, "bf16": 6.9e12},

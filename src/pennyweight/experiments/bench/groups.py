@@ -16,7 +16,7 @@ from pennyweight.experiments.bench.memory import SIDES, peak_bytes
 from pennyweight.experiments.bench.optimizers import optimizers
 from pennyweight.experiments.bench.results import Row, memory_row, rows
 from pennyweight.experiments.bench.rounds import Question, begun, in_turn
-from pennyweight.experiments.bench.sizes import Sizes
+from pennyweight.experiments.bench.sizes import GPU, Sizes
 from pennyweight.experiments.bench.steps import compiled, steps
 from pennyweight.experiments.bench.table import markdown
 from pennyweight.kernels import doctor
@@ -36,6 +36,7 @@ TIMED: dict[str, Callable[[Sizes], list[Question]]] = {
 }
 GROUPS = (*TIMED, "memory")
 TOGETHER = {"step": ("gpt2", "llama", "compiled")}
+CALLS = {"products": 20, "layer": 10, "optimizer": 5}  # timed together on a GPU, where waiting for one would count most
 MARKDOWN, JSON = "bench.md", "bench.json"
 _logger = logging.getLogger("pennyweight")
 
@@ -54,10 +55,12 @@ def chosen(only: Sequence[str]) -> list[str]:
 
 
 def bench(
-    only: Sequence[str] = (), *, repeats: int = 20, threads: int | None = None, out: Path | str | None = None,
-    sizes: Sizes | None = None,
+    only: Sequence[str] = (), *, device: str = "cpu", repeats: int = 20, threads: int | None = None,
+    out: Path | str | None = None, sizes: Sizes | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measures the chosen groups on this machine's CPU and returns everything as plain values, rows under "rows".
+    """Measures the chosen groups on this machine's CPU or GPU; returns everything as plain values, rows under "rows".
+
+    device:  "cpu" or "cuda"; where sizes are given, it is theirs.
 
     repeats: rounds of each piece of work, and steps that the memory is measured over.
     threads: of PyTorch, for every side; None: as many as it has now.
@@ -65,7 +68,7 @@ def bench(
 
     Errors: ValueError for names, numbers and folders that cannot be; FileExistsError for a folder that holds a bench.
     """
-    names, sizes, place = chosen(only), sizes or Sizes(), None if out is None else Path(out)
+    names, sizes, place = chosen(only), sizes or _sizes_on(device), None if out is None else Path(out)
     for name, number in (("repeats", repeats), ("threads", threads)):
         if number is not None and number < 1:
             raise ValueError(f"bench takes {name} of 1 or more, got {number}")
@@ -74,11 +77,19 @@ def bench(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[0] if sizes.device == "cuda" else []):
             torch.manual_seed(0)
             return _measured(names, repeats, torch.get_num_threads(), place, sizes)
     finally:
         torch.set_num_threads(before)
+
+
+def _sizes_on(device: str) -> Sizes:
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"bench runs on cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("bench was asked for cuda, but this PyTorch sees no GPU")
+    return GPU if device == "cuda" else Sizes()
 
 
 def _check_free(place: Path) -> None:
@@ -100,7 +111,7 @@ def _measured(names: Sequence[str], repeats: int, threads: int, place: Path | No
         "peak": None,
         "rows": [],
     }
-    there = peak.measured(threads) if "products" in names else None
+    there = peak.measured(threads) if "products" in names and sizes.device == "cpu" else None
     found["peak"] = asdict(there) if there else None
     # Every side gets the allocator's setting that `pennyweight train` takes for shapes like these.
     keep_freed_memory({"weights": 0, "saved activations": 1})
@@ -119,8 +130,10 @@ def _measured(names: Sequence[str], repeats: int, threads: int, place: Path | No
 def _timed(question: Question, found: dict[str, Any], there: peak.Machine | None, place: Path | None) -> None:
     """Adds the question's rows; after an interruption those of the whole rounds, which are kept in the folder."""
     timed = begun(question.sides)
+    gpu = found["sizes"]["device"] == "cuda"
+    how = {"calls": CALLS.get(question.group, 1), "settle": torch.cuda.synchronize} if gpu else {}
     try:
-        in_turn(timed, found["repeats"], tell=lambda said: _logger.info("%s: %s", question.group, said))
+        in_turn(timed, found["repeats"], tell=lambda said: _logger.info("%s: %s", question.group, said), **how)
     except KeyboardInterrupt:
         if place is not None and any(one.seconds for one in timed):
             found["rows"] += rows(question, timed, there)

@@ -21,7 +21,10 @@ SIDES: dict[str, Callable[[Shape], Built]] = {BASELINE: Shape.autocast, PENNY8: 
 
 
 def peak_bytes(side: str, sizes: Sizes, steps: int, threads: int) -> int:
-    """The peak resident set of `steps` training steps of the GPT-2 shape. Errors: OSError where the process dies."""
+    """The peak resident set, or that of the GPU's allocator, of `steps` training steps of the GPT-2 shape.
+
+    Errors: OSError where the process dies.
+    """
     asked = json.dumps({"side": side, "sizes": asdict(sizes), "steps": steps, "threads": threads})
     command = [sys.executable, "-m", "pennyweight.experiments.bench.memory", asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -35,7 +38,7 @@ def measured(asked: dict) -> int:
     torch.set_num_threads(asked["threads"])
     sizes = Sizes(**asked["sizes"])
     assert GPT2LMHeadModel is not None  # transformers imports a model on first use; both sides begin with it imported
-    peak = Peak("cpu")
+    peak = Peak(sizes.device)
     built = SIDES[asked["side"]](Shape(config_of("gpt2", sizes), tokens_of(sizes)))
     for _ in range(asked["steps"]):
         built.call()

@@ -31,7 +31,9 @@ def optimizers(sizes: Sizes) -> list[Question]:
 
 
 def _step(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], sizes: Sizes) -> Built:
-    parameters = [nn.Parameter(0.02 * torch.randn(*sizes.layers[0])) for _ in range(sizes.matrices)]
+    parameters = [
+        nn.Parameter(0.02 * torch.randn(*sizes.layers[0], device=sizes.device)) for _ in range(sizes.matrices)
+    ]
     for parameter in parameters:
         parameter.grad = 1e-3 * torch.randn_like(parameter)
     return Built(make(parameters).step)

@@ -58,30 +58,36 @@ def begun(sides: Sequence[Side]) -> list[Timed]:
 
 
 def in_turn(
-    found: Sequence[Timed], repeats: int, *, tell: Callable[[str], None], clock: Callable[[], float] = time.perf_counter
-) -> None:
+    found: Sequence[Timed], repeats: int, *, tell: Callable[[str], None],
+    clock: Callable[[], float] = time.perf_counter, calls: int = 1, settle: Callable[[], object] = lambda: None,
+) -> None:  # fmt: skip
     """Times every side once in each of `repeats` rounds, into `found`; each round begins with another side.
+
+    calls:  made one after the other in one timing, which is that of one of them.
+    settle: waits until all that was asked for is done: a GPU computes behind the caller's back.
 
     A side that fails with a RuntimeError while it is built or warmed says so, and the others go on. An interruption
     (KeyboardInterrupt goes through) leaves whole rounds only.
     """
-    calls = [(call, timed) for timed in found if (call := _prepared(timed, tell)) is not None]
-    tell(f"{repeats} rounds of {'; '.join(timed.side.name for _, timed in calls)}")
+    ready = [(call, timed) for timed in found if (call := _prepared(timed, tell, settle)) is not None]
+    tell(f"{repeats} rounds of {'; '.join(timed.side.name for _, timed in ready)}")
     try:
         for number in range(repeats):
-            first = number % max(1, len(calls))
+            first = number % max(1, len(ready))
             gc.collect()
-            for call, timed in calls[first:] + calls[:first]:
+            for call, timed in ready[first:] + ready[:first]:
                 began = clock()
-                call()
-                timed.seconds.append(clock() - began)
+                for _ in range(calls):
+                    call()
+                settle()
+                timed.seconds.append((clock() - began) / calls)
     finally:
-        whole = min((len(timed.seconds) for _, timed in calls), default=0)
-        for _, timed in calls:
+        whole = min((len(timed.seconds) for _, timed in ready), default=0)
+        for _, timed in ready:
             del timed.seconds[whole:]
 
 
-def _prepared(timed: Timed, tell: Callable[[str], None]) -> Callable[[], object] | None:
+def _prepared(timed: Timed, tell: Callable[[str], None], settle: Callable[[], object]) -> Callable[[], object] | None:
     """What is timed, called once or more already; None where it cannot be, and the note says why."""
     if timed.side.missing is not None:
         return None
@@ -90,6 +96,7 @@ def _prepared(timed: Timed, tell: Callable[[str], None]) -> Callable[[], object]
         built = timed.side.build()
         for _ in range(WARM):
             built.call()
+        settle()
     except RuntimeError as error:
         timed.note = f"failed: {' '.join(str(error).split())[:120] or type(error).__name__}"
         return None

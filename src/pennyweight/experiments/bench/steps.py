@@ -79,9 +79,9 @@ def _what(sizes: Sizes) -> str:
 
 
 def tokens_of(sizes: Sizes) -> Tensor:
-    """Random tokens [batch, context + 1], always the same."""
+    """Random tokens [batch, context + 1], always the same, on the sizes' device."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, sizes.vocabulary, (sizes.batch, sizes.context + 1), generator=generator)
+    return torch.randint(0, sizes.vocabulary, (sizes.batch, sizes.context + 1), generator=generator).to(sizes.device)
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ class Shape:
     tokens: Tensor
 
     def model(self) -> PreTrainedModel:
-        """In float32, always the same weights."""
-        return from_config(self.config, seed=0).train()
+        """In float32, always the same weights, beside the tokens."""
+        model: nn.Module = from_config(self.config, seed=0)
+        return model.to(self.tokens.device).train()  # type: ignore[return-value]  # `to` gives the model itself
 
     def fp32(self) -> Built:
         """Plain PyTorch."""
@@ -133,7 +134,7 @@ class Shape:
         objective = StockHead()
 
         def forward() -> Tensor:
-            with precise(precision, "cpu"):
+            with precise(precision, self.tokens.device.type):
                 return objective(model, self.tokens)
 
         loss_of: Callable[[], Tensor] = torch.compile(forward) if compile else forward

@@ -25,9 +25,12 @@ UNITS = {"operations": "op/s", "parameters": " parameters/s", "tokens": " tokens
 def markdown(found: Mapping[str, Any]) -> str:
     """All that `bench` found, as text that ends with a newline."""
     machine, peak = found["machine"], found["peak"]
+    gpu = found["sizes"]["device"] == "cuda"
+    door = next(door for door in found["doors"] if door["operation"].endswith("on a GPU") == gpu)
     head = [
+        *([f"{machine['device']};"] if gpu else []),
         f"{machine['processor']}, {machine['cores']} cores, {found['threads']} threads, {machine['system']};",
-        f"torch {found['versions']['torch']}; {found['doors'][0]['operation']}: {found['doors'][0]['door']};",
+        f"torch {found['versions']['torch']}; {door['operation']}: {door['door']};",
         f"commit {found['commit'] or 'unknown'}; {found['date']}.",
     ]
     if peak:
