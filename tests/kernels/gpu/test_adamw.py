@@ -104,6 +104,20 @@ def test_a_slice_sees_the_noise_of_the_whole(monkeypatch: pytest.MonkeyPatch, op
     assert torch.equal(part["v.codes"], whole["v.codes"][512:])
 
 
+def test_moments_that_do_not_change_keep_their_codes_under_noise(
+    monkeypatch: pytest.MonkeyPatch, ops: ModuleType, device: str
+) -> None:
+    gradient = some_gradients(4096, 1)[0]
+    _, state = trained(plan("nearest"), torch.zeros(4096), [gradient], monkeypatch, None)
+    moved = {name: tensor.to(device) for name, tensor in state.items()}
+    still = [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1e-8, 40.0]  # nothing of the gradient comes in, nothing fades
+    moments = [moved["m.codes"], moved["m.scales"], 128, moved["v.codes"], moved["v.scales"], moved["v.extra"], 256]
+    nothing = torch.zeros(4096, device=device)
+    ops.adamw_step(nothing.clone(), nothing, *moments, still, 12345, 67890, 0)
+    assert torch.equal(moved["m.codes"].cpu(), state["m.codes"])
+    assert torch.equal(moved["v.codes"].cpu(), state["v.codes"])
+
+
 @pytest.mark.parametrize("block", [48, 2048 + 128])
 def test_blocks_that_no_kernel_holds_take_another_door(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operators, "fused", lambda device: pytest.fail("asked for a kernel"))
