@@ -13,6 +13,7 @@ def describe() -> None:
     """Registers both for the operators of the library that has just been loaded."""
     _linear()
     _activation_functions()
+    _attention()
 
 
 def _linear() -> None:
@@ -79,3 +80,22 @@ def _activation_functions() -> None:
     library.register_autograd("pennyweight::times_slopes", refuse)
     library.register_autograd("pennyweight::activation", from_input, setup_context=keep_input)
     library.register_autograd("pennyweight::activation_saving", from_slopes, setup_context=keep_slopes)
+
+
+def _attention() -> None:
+    register_fake = library.register_fake
+
+    @register_fake("pennyweight::attention")
+    def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+        return _by_rows(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+    @register_fake("pennyweight::attention_backward")
+    def attention_backward(
+        grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _by_rows(q), _by_rows(k), _by_rows(v)
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    """Of heads [B, H, T, D]: new numbers [B, T, H, D]."""
+    return x.new_empty((x.shape[0], x.shape[2], x.shape[1], x.shape[3]))

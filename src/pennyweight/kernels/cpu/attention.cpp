@@ -1,4 +1,4 @@
-// Attention as PyTorch sees it: outputs, threads and scratch. The Python that calls it (kernels/attention.py) checks
+// Attention as PyTorch sees it: outputs, threads and scratch. The Python that calls it (kernels/tiled_attention.py) checks
 // shapes and dtypes; every loop here trusts them.
 #include "attention.h"
 
@@ -45,9 +45,8 @@ Tensor rows_like(const Tensor& x) { return at::empty({x.size(0), x.size(2), x.si
 
 // Tasks taken by the next free thread; no sum goes over two tasks, so threads change no bit.
 template <class Call>
-void share(const Call& call, size_t bytes, void (*work)(const Call&, int64_t, uint8_t*)) {
+void share(const Call& call, int64_t tasks, size_t bytes, void (*work)(const Call&, int64_t, uint8_t*)) {
   const AttentionDoor* door = amx_attention();
-  const int64_t tasks = call.shape.batches * call.shape.groups;
   std::atomic<int64_t> next{0};
   at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), tasks), 1, [&](int64_t, int64_t) {
     Tensor memory = at::empty({static_cast<int64_t>(bytes) + 64}, at::kByte);
@@ -64,7 +63,8 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Ten
   Tensor lse = at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
   const AttentionForward call{shape_of(q, k, causal, scale), heads_of(q), heads_of(k), heads_of(v),
                               heads_of(out.transpose(1, 2)), lse.data_ptr<float>()};
-  share(call, amx_attention()->forward_scratch(call.shape), amx_attention()->forward);
+  const int64_t tasks = q.size(0) * k.size(1) * blocks(q.size(2), kChunk);
+  share(call, tasks, amx_attention()->forward_scratch(call.shape), amx_attention()->forward);
   return {out, lse};
 }
 
@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& grad, const 
                                heads_of(grad_k.transpose(1, 2)),
                                heads_of(grad_v.transpose(1, 2)),
                                lse.const_data_ptr<float>()};
-  share(call, amx_attention()->backward_scratch(call.shape), amx_attention()->backward);
+  share(call, q.size(0) * k.size(1), amx_attention()->backward_scratch(call.shape), amx_attention()->backward);
   return {grad_q, grad_k, grad_v};
 }
 

@@ -23,6 +23,8 @@ struct AttentionShape {
   float scale;
 };
 
+constexpr int64_t kChunk = 512;  // queries of a forward task
+
 struct AttentionForward {
   AttentionShape shape;
   Heads q, k, v, out;
@@ -35,8 +37,8 @@ struct AttentionBackward {
   const float* lse;
 };
 
-// A task is one batch and one head of keys and values, with its group of queries' heads. Each thread calls `enter`, then
-// any number of tasks with scratch of its own, aligned to 64 bytes, then `leave`.
+// A task is one batch and one head of keys and values, with its group of queries' heads; forward, a chunk of their
+// queries. Each thread calls `enter`, then any number of tasks with scratch of its own (aligned to 64), then `leave`.
 struct AttentionDoor {
   void (*enter)();
   void (*leave)();

@@ -1,4 +1,4 @@
-// Attention backward on AMX tiles: P and dS again from the scores, block by block, transposed; then the three gradients.
+// Attention backward on AMX tiles: P and dS again from the scores, block by block, transposed; then three gradients.
 #include "attention.h"
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
@@ -11,7 +11,7 @@
 namespace pennyweight {
 namespace {
 
-constexpr int64_t kDown = 128, kAcross = 256;  // keys and queries whose P and dS are kept at a time
+constexpr int64_t kDown = 128, kAcross = 512;  // keys and queries whose P and dS are kept at a time
 
 // Memory in pieces, each a multiple of 64 bytes; from null, their size.
 class Pieces {

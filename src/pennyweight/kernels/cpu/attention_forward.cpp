@@ -9,7 +9,7 @@
 namespace pennyweight {
 namespace {
 
-constexpr int64_t kScored = 256;  // keys whose scores are kept at a time
+constexpr int64_t kScored = 512;  // keys whose scores are kept at a time
 
 // What one task keeps: tiles of all keys and values, and for one block of queries its tiles, scores and sums.
 struct Forward {
@@ -30,8 +30,9 @@ struct Forward {
     sums = scores + kScored * kBlock;
   }
 
-  void cut_keys(int64_t batch, int64_t group) {
-    for (int64_t first = 0; first < keys; first += kBlock) {
+  // The keys before `last`.
+  void cut_keys(int64_t batch, int64_t group, int64_t last) {
+    for (int64_t first = 0; first < last; first += kBlock) {
       cut_rows(call.k.at(batch, group), call.k.row, first, shape.keys, shape.size, k + first * shape.size * 2);
       uint8_t* tiles = v + first * shape.size * 2;
       cut_rows(call.v.at(batch, group), call.v.row, first, shape.keys, shape.size, p);
@@ -146,11 +147,13 @@ size_t amx_attention_forward_scratch(const AttentionShape& shape) {
 
 void amx_attention_forward(const AttentionForward& call, int64_t task, uint8_t* scratch) {
   const AttentionShape& shape = call.shape;
-  const int64_t batch = task / shape.groups, group = task % shape.groups, together = shape.heads / shape.groups;
+  const int64_t chunks = blocks(shape.queries, kChunk), together = shape.heads / shape.groups;
+  const int64_t batch = task / chunks / shape.groups, group = task / chunks % shape.groups;
+  const int64_t first = task % chunks * kChunk, last = first + kChunk < shape.queries ? first + kChunk : shape.queries;
   Forward forward(call, scratch);
-  forward.cut_keys(batch, group);
+  forward.cut_keys(batch, group, shape.causal && last < shape.keys ? last : shape.keys);
   for (int64_t head = group * together; head < (group + 1) * together; ++head)
-    for (int64_t query = 0; query < shape.queries; query += kBlock) forward.queries(batch, head, query);
+    for (int64_t query = first; query < last; query += kBlock) forward.queries(batch, head, query);
 }
 
 }  // namespace pennyweight

@@ -1,0 +1,132 @@
+"""Attention of transformers models: one compiled call each way where there is one, transformers' SDPA for all else.
+
+Importing this room makes "pennyweight" an attention implementation of transformers, beside "sdpa" and "eager":
+`model.set_attn_implementation("pennyweight")`. Its masks are SDPA's, so plain causal training has none.
+"""
+
+import inspect
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from pennyweight.kernels import attends, attention, attention_backward, has_attention, is_transformed
+from pennyweight.nn.autocast import autocast_dtype
+
+NAME = "pennyweight"
+# Arguments that change what is computed, or ask for more than the result: transformers answers those itself.
+OTHERS = ("position_bias", "cache", "softcap", "sliding_window", "output_attentions", "s_aux")
+
+
+class ProcessName(str):
+    """The name as a model keeps it that `faster_attention` switched: pickled, it is "sdpa", which every process has."""
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, ("sdpa",)
+
+    def __copy__(self) -> "ProcessName":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ProcessName":
+        return self
+
+
+def faster_attention(model: nn.Module) -> int:
+    """Switches the attention of a transformers model from SDPA to ours, in place; how many attention modules that is.
+
+    0 where this machine has no compiled attention, and for models that do not ask transformers' interface for it or
+    read the name "sdpa" in code of their own. What is saved or pickled does not name ours: loaded, it runs "sdpa".
+    """
+    if not has_attention():
+        return 0
+    switched: list[PreTrainedConfig] = []
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and _is_open(module):
+            module.config._attn_implementation = {"": ProcessName(NAME)}  # of this model, not of those within
+            switched.append(module.config)
+    return sum(
+        "Attention" in type(module).__name__ and any(getattr(module, "config", None) is config for config in switched)
+        for module in model.modules()
+    )
+
+
+def attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query [B, H, T, D], key, value [B, G, S, D] -> [B, T, H, D]: the function of transformers' attention interface.
+
+    Masks, dropout, other dtypes and devices, what is traced or transformed, and sizes that the tiles do not take go to
+    transformers' `sdpa_attention_forward`. The gradients' gradients are those of SDPA's plain formula.
+    """
+    plain = attention_mask is None and not dropout and all(_is_absent(kwargs.get(name)) for name in OTHERS)
+    if plain and not torch.compiler.is_compiling() and not torch.jit.is_tracing() and not is_transformed():
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        q, k, v = _cast(query, key, value)
+        if scale > 0 and attends(q, k, v):
+            out: Tensor = _Attention.apply(q, k, v, bool(causal) and q.shape[2] > 1, float(scale))  # type: ignore[assignment]  # apply is untyped
+            return out, None
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
+    )
+
+
+AttentionInterface.register(NAME, attention_forward)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+        out, lse = attention(q, k, v, causal=causal, scale=scale)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.causal, ctx.scale = causal, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        q, k, v, out, lse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody will differentiate this too
+            grads = _differentiable_backward(grad, q, k, v, causal=ctx.causal, scale=ctx.scale)
+        else:
+            grads = attention_backward(grad, q, k, v, out, lse, causal=ctx.causal, scale=ctx.scale)
+        return *grads, None, None
+
+
+def _differentiable_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float
+) -> tuple[Tensor, ...]:
+    with sdpa_kernel(SDPBackend.MATH):
+        out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=True)
+        return torch.autograd.grad(out.transpose(1, 2), (q, k, v), grad, create_graph=True)
+
+
+def _is_absent(argument: Any) -> bool:
+    return argument is None or argument is False
+
+
+def _cast(*operands: Tensor) -> tuple[Tensor, ...]:
+    """What autocast makes of the operands of SDPA."""
+    dtype = autocast_dtype(*operands)
+    return operands if dtype is None else tuple(operand.to(dtype) for operand in operands)
+
+
+def _is_open(model: PreTrainedModel) -> bool:
+    """Whether this model's attention is SDPA by its configuration, and nothing in its own file asks for that name."""
+    if model.config._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
+        return False
+    return '"sdpa"' not in inspect.getsource(sys.modules[type(model).__module__])
