@@ -101,6 +101,7 @@ def test_a_name_switches_a_model_too(calls: list[str]) -> None:
     assert calls == ["attention"] * 2 + ["attention_backward"] * 2
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_gradient_checkpointing_changes_no_bit(reentrant: bool, calls: list[str]) -> None:
     model = built("gpt2")
@@ -142,7 +143,8 @@ def test_what_is_more_than_plain_attention_is_transformers_own(why: str, calls: 
     torch.manual_seed(3)
     mine, nothing = room.attention_forward(MODULE, *heads(), **arguments)
     torch.manual_seed(3)
-    assert torch.equal(mine, sdpa_attention_forward(MODULE, *heads(), **arguments)[0])
+    theirs = sdpa_attention_forward(MODULE, *heads(), **arguments)[0]
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)  # a negative scale gives it NaN
     assert nothing is None
     assert not calls
 
@@ -211,6 +213,7 @@ def test_gradients_of_gradients_are_those_of_the_formula() -> None:
         assert (one - other).norm() <= 0.02 * other.norm()  # bfloat16 in each of a dozen products
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # SDPA has no rule for batches of batches
 def test_transforms_of_torch_func_take_sdpa(calls: list[str]) -> None:
     q, k, v = heads(20, dtype=torch.bfloat16)
     batched = torch.func.vmap(lambda x: room.attention_forward(MODULE, x, k, v, None)[0])(torch.stack((q, q)))
@@ -225,11 +228,12 @@ def test_shapes_alone_can_be_had(calls: list[str]) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, while it traces
 def test_a_compiled_model_runs_sdpa(calls: list[str]) -> None:
     model = built("gpt2")
     theirs = step(model)[0]
     faster_attention(model)
-    loss, _ = step(torch.compile(model))  # type: ignore[arg-type]
+    loss, _ = step(torch.compile(model, backend="eager"))  # type: ignore[arg-type]
     assert not calls
     torch.testing.assert_close(loss, theirs, rtol=2**-8, atol=0)
 
@@ -246,12 +250,20 @@ def test_models_that_cannot_be_switched_are_left(monkeypatch: pytest.MonkeyPatch
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_nothing_saved_names_us(tmp_path: Path) -> None:
+    model = built("gpt2")
+    faster_attention(model)
+    model.save_pretrained(tmp_path)
+    assert "pennyweight" not in (tmp_path / "config.json").read_text()
+    assert "pennyweight" not in json.dumps(model.config.to_dict())
+    assert b"pennyweight" not in pickle.dumps(model)
+
+
+@pytest.mark.long
 def test_what_is_saved_loads_where_there_is_no_pennyweight(tmp_path: Path) -> None:
     model = built("gpt2")
     faster_attention(model)
     model.save_pretrained(tmp_path / "saved")
-    assert "pennyweight" not in (tmp_path / "saved" / "config.json").read_text()
-    assert "pennyweight" not in json.dumps(model.config.to_dict())
     torch.save(model, tmp_path / "whole.pt")
     code = (
         "import sys, torch; sys.modules['pennyweight'] = None; from transformers import AutoModelForCausalLM as A; "

@@ -48,7 +48,7 @@ def faster_attention(model: nn.Module) -> int:
     switched: list[PreTrainedConfig] = []
     for module in model.modules():
         if isinstance(module, PreTrainedModel) and _is_open(module):
-            module.config._attn_implementation = {"": ProcessName(NAME)}  # of this model, not of those within
+            module.config._attn_implementation = {"": ProcessName(NAME)}  # type: ignore[assignment]  # this model's, not of those within
             switched.append(module.config)
     return sum(
         "Attention" in type(module).__name__ and any(getattr(module, "config", None) is config for config in switched)
@@ -73,7 +73,7 @@ def attention_forward(
     transformers' `sdpa_attention_forward`. The gradients' gradients are those of SDPA's plain formula.
     """
     plain = attention_mask is None and not dropout and all(_is_absent(kwargs.get(name)) for name in OTHERS)
-    if plain and not torch.compiler.is_compiling() and not torch.jit.is_tracing() and not is_transformed():
+    if plain and not _is_traced() and not is_transformed():
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         q, k, v = _cast(query, key, value)
@@ -117,6 +117,11 @@ def _differentiable_backward(
 
 def _is_absent(argument: Any) -> bool:
     return argument is None or argument is False
+
+
+def _is_traced() -> bool:
+    """Whether torch.compile, torch.export or torch.jit follow these lines now."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[reportPrivateImportUsage]  # transformers asks it too
 
 
 def _cast(*operands: Tensor) -> tuple[Tensor, ...]:
