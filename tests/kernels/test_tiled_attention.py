@@ -93,6 +93,14 @@ def test_sharp_and_flat_softmaxes_keep_the_bounds(spread: float, scale: float) -
     assert_within_bounds(computed(*tensors, True, scale), *exact(*tensors, True, scale))
 
 
+@needs_tiles
+@pytest.mark.parametrize("causal", [True, False])
+def test_scores_far_below_zero_do_no_harm(causal: bool) -> None:
+    q, k, v, g = case((1, 2, 2, 45, 45, 64, causal))
+    tensors = (q * 0.1 - 3, k * 0.1 + 3, v, g)  # scores near -288: exp(-lse) would be infinite
+    assert_within_bounds(computed(*tensors, causal, 0.5), *exact(*tensors, causal, 0.5))
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_reference_keeps_the_same_bounds(shape: Shape) -> None:
     (q, k, v, g), causal, scale = case(shape), shape[-1], shape[-2] ** -0.5
@@ -195,6 +203,7 @@ def test_only_what_the_tiles_take_is_taken() -> None:
     assert not room.attends(q, k.float(), v)
     assert not room.attends(q, k, v[:, :, 1:])
     assert not room.attends(q[:, :3], k, v)
+    assert not room.attends(q[:, :, :3], k, v)
     assert not room.attends(q[:0], k[:0], v[:0])
     assert not room.attends(q[..., :48], k[..., :48], v[..., :48])
     assert not room.attends(q, k, v.mT.contiguous().mT)

@@ -149,6 +149,13 @@ def test_what_is_more_than_plain_attention_is_transformers_own(why: str, calls: 
     assert not calls
 
 
+def test_few_queries_are_transformers_own(calls: list[str]) -> None:
+    q, k, v = heads()
+    mine = room.attention_forward(MODULE, q[:, :, :2], k, v, None)[0]
+    assert torch.equal(mine, sdpa_attention_forward(MODULE, q[:, :, :2], k, v, None)[0])
+    assert not calls
+
+
 @pytest.mark.parametrize(("size", "dtype"), [(48, torch.bfloat16), (256, torch.bfloat16), (64, torch.float32)])
 def test_other_sizes_and_dtypes_are_transformers_own(size: int, dtype: torch.dtype, calls: list[str]) -> None:
     mine = room.attention_forward(MODULE, *heads(size=size, dtype=dtype), None)[0]
@@ -211,6 +218,8 @@ def test_gradients_of_gradients_are_those_of_the_formula() -> None:
     wanted = twice(formula, [x.double().requires_grad_() for x in heads(20)])
     for one, other in zip(mine, wanted, strict=True):
         assert (one - other).norm() <= 0.02 * other.norm()  # bfloat16 in each of a dozen products
+    alone = twice(lambda q: room.attention_forward(MODULE, q, *heads(20)[1:], None)[0], [heads(20)[0].requires_grad_()])
+    assert torch.equal(alone[0], mine[0])
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # SDPA has no rule for batches of batches

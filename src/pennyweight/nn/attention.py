@@ -100,19 +100,23 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         q, k, v, out, lse = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody will differentiate this too
-            grads = _differentiable_backward(grad, q, k, v, causal=ctx.causal, scale=ctx.scale)
-        else:
-            grads = attention_backward(grad, q, k, v, out, lse, causal=ctx.causal, scale=ctx.scale)
+        # With gradients on, somebody will differentiate this too.
+        grads = (
+            _differentiable_backward(grad, (q, k, v), ctx.needs_input_grad, causal=ctx.causal, scale=ctx.scale)
+            if torch.is_grad_enabled()
+            else attention_backward(grad, q, k, v, out, lse, causal=ctx.causal, scale=ctx.scale)
+        )
         return *grads, None, None
 
 
 def _differentiable_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float
-) -> tuple[Tensor, ...]:
+    grad: Tensor, operands: tuple[Tensor, ...], needed: tuple[bool, ...], *, causal: bool, scale: float
+) -> list[Tensor | None]:
     with sdpa_kernel(SDPBackend.MATH):
-        out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=True)
-        return torch.autograd.grad(out.transpose(1, 2), (q, k, v), grad, create_graph=True)
+        out = scaled_dot_product_attention(*operands, is_causal=causal, scale=scale, enable_gqa=True)
+    wanted = [x for x, need in zip(operands, needed, strict=False) if need]
+    grads = iter(torch.autograd.grad(out.transpose(1, 2), wanted, grad, create_graph=True))
+    return [next(grads) if need else None for _, need in zip(operands, needed, strict=False)]
 
 
 def _is_absent(argument: Any) -> bool:

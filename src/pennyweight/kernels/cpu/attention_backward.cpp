@@ -226,8 +226,8 @@ struct Backward : Scratch {
     for (int64_t key = 0; key < shape.keys; ++key)
       for (int64_t d = 0; d < shape.size; d += 32) {
         const float* from = sums + key * shape.size + d;
-        _mm512_storeu_si512(to + key * stride + d, to_bf16(_mm512_mul_ps(_mm512_load_ps(from), times),
-                                                           _mm512_mul_ps(_mm512_load_ps(from + 16), times)));
+        const __m512 low = _mm512_mul_ps(_mm512_load_ps(from), times);
+        stream(to + key * stride + d, to_bf16(low, _mm512_mul_ps(_mm512_load_ps(from + 16), times)));
       }
   }
 };
@@ -248,6 +248,7 @@ void amx_attention_backward(const AttentionBackward& call, int64_t task, uint8_t
   for (int64_t head = group * together; head < (group + 1) * together; ++head) backward.head(batch, head);
   backward.write_keys(backward.grad_k, shape.scale, call.grad_k.at(batch, group), call.grad_k.row);
   backward.write_keys(backward.grad_v, 1.0f, call.grad_v.at(batch, group), call.grad_v.row);
+  _mm_sfence();  // what was streamed is there before other threads read it
 }
 
 }  // namespace pennyweight

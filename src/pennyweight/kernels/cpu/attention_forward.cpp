@@ -154,6 +154,7 @@ void amx_attention_forward(const AttentionForward& call, int64_t task, uint8_t* 
   forward.cut_keys(batch, group, shape.causal && last < shape.keys ? last : shape.keys);
   for (int64_t head = group * together; head < (group + 1) * together; ++head)
     for (int64_t query = first; query < last; query += kBlock) forward.queries(batch, head, query);
+  _mm_sfence();  // what was streamed is there before other threads read it
 }
 
 }  // namespace pennyweight
