@@ -73,7 +73,7 @@ def attention_backward(
 def reference(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """`attention` in PyTorch's own operators, the same roundings in the same places.
 
-    What differs: the order of sums, and that the weights of more than 256 keys are rounded in the scale of the largest
+    What differs: the order of sums, and that the weights of more than 512 keys are rounded in the scale of the largest
     score so far.
     """
     scores = _scores(q, k, causal=causal, scale=scale)

@@ -112,8 +112,9 @@ class _Attention(torch.autograd.Function):
 def _differentiable_backward(
     grad: Tensor, operands: tuple[Tensor, ...], needed: tuple[bool, ...], *, causal: bool, scale: float
 ) -> list[Tensor | None]:
+    q, k, v = operands
     with sdpa_kernel(SDPBackend.MATH):
-        out = scaled_dot_product_attention(*operands, is_causal=causal, scale=scale, enable_gqa=True)
+        out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale, enable_gqa=True)
     wanted = [x for x, need in zip(operands, needed, strict=False) if need]
     grads = iter(torch.autograd.grad(out.transpose(1, 2), wanted, grad, create_graph=True))
     return [next(grads) if need else None for _, need in zip(operands, needed, strict=False)]

@@ -11,7 +11,7 @@
 namespace pennyweight {
 namespace {
 
-constexpr int64_t kDown = 128, kAcross = 512;  // keys and queries whose P and dS are kept at a time
+constexpr int64_t kDown = 128, kAcross = 256;  // keys and queries whose P and dS are kept at a time
 
 // Memory in pieces, each a multiple of 64 bytes; from null, their size.
 class Pieces {
