@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pennyweight.kernels import is_differentiating
 from pennyweight.nn.activation_functions import replace_activation_functions
+from pennyweight.nn.attention import faster_attention
 from pennyweight.nn.linear import Layer, WrittenConv1D, WrittenLinear
 from pennyweight.nn.plain import save_plain
 from pennyweight.nn.saved import Saved
@@ -143,7 +144,8 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_on
     transformers model saves from now on its weights as the recipe writes them (`save_pretrained`).
 
     Where products are computed on codes, what lies between the layers goes faster too, unless `layers_only`: SiLU and
-    the GELUs in one pass over memory (`OnePass`), with slopes kept in 8 bits where the inputs of layers are.
+    the GELUs in one pass over memory (`OnePass`), with slopes kept in 8 bits where the inputs of layers are, and
+    attention of transformers models in tiles (`faster_attention`).
 
     Raises TypeError for what is no module; ValueError for an unknown recipe, a rule that matches no layer, blocks that
     no layer can hold, a model already converted, by us or by torchao, bitsandbytes or TransformerEngine, and a model
@@ -182,7 +184,10 @@ def _hasten(model: nn.Module, casts: list[LinearCasts]) -> list[tuple[str, str]]
         return []
     slopes = all(one.keeps_codes for one in casts)
     how = "in one pass over memory, " + ("its slopes kept in 8 bits" if slopes else "its input kept")
-    return [(name, how) for name in replace_activation_functions(model, slopes=slopes)]
+    done = [(name, how) for name in replace_activation_functions(model, slopes=slopes)]
+    if count := faster_attention(model):
+        done.append(("attention", f"of {count} modules in tiles, where their inputs are bf16 and nothing is masked"))
+    return done
 
 
 def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:
