@@ -7,7 +7,7 @@ from pennyweight.numerics.fidelity import Fidelity, fidelity
 from pennyweight.numerics.formats import Format, format
 from pennyweight.numerics.integers import Integer, Shifted
 from pennyweight.numerics.minifloats import Minifloat
-from pennyweight.numerics.noise import Counter, key, uniform
+from pennyweight.numerics.noise import Counter, halves, key, uniform
 from pennyweight.numerics.notation import cast
 from pennyweight.numerics.packing import pack, unpack
 from pennyweight.numerics.rotation import Hadamard
@@ -33,6 +33,7 @@ __all__ = [
     "cast",
     "fidelity",
     "format",
+    "halves",
     "key",
     "pack",
     "uniform",

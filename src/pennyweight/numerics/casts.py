@@ -1,7 +1,7 @@
 """Casts: how a tensor is written. A format, a scale, a rounding and perhaps a rotation, as one value."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -139,14 +139,16 @@ class Cast:
         return grid, levels(self.format, self.scale, grid, view, noisy)
 
     @torch.no_grad()
-    def write(self, x: Tensor, key: int | None = None, start: int = 0) -> "Quantized":
-        """Codes and scales; arguments as for calling the cast."""
+    def write(
+        self, x: Tensor, key: int | None = None, start: int = 0, draw: Callable[..., Tensor] = noise.uniform
+    ) -> "Quantized":
+        """Codes and scales; arguments as for calling the cast. `draw`: `uniform` of the noise, or its `halves`."""
         matrix = self._matrix(x, key)
         known = self._known(matrix)
         whole = known if self.scale.number == "e4m3" and isinstance(known, Tensor) else None
         written = self._blank(matrix, tuple(x.shape), whole)
         for rows, cols, tiles in self._strips(matrix):
-            y, u = self._strip(matrix, rows, cols, key, start)
+            y, u = self._strip(matrix, rows, cols, key, start, draw)
             codes = torch.empty(y.shape, dtype=layout.code_dtype(self.format), device=x.device)
             for tile in tiles:
                 grid, level = self._land(y, u, tile, cols, known)
@@ -189,14 +191,15 @@ class Cast:
         )
 
     def _strip(
-        self, matrix: Tensor, rows: slice, cols: slice, key: int | None, start: int
-    ) -> tuple[Tensor, Tensor | None]:
+        self, matrix: Tensor, rows: slice, cols: slice, key: int | None, start: int,
+        draw: Callable[..., Tensor] = noise.uniform,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         y = matrix[rows, cols].to(self._compute(matrix.dtype))
         first = start + rows.start * matrix.shape[1] + cols.start
         u = None
         if self.stochastic:
             assert key is not None
-            u = noise.uniform(key, y.shape, start=first, device=y.device)
+            u = draw(key, y.shape, start=first, device=y.device)
         return self.rotation(y) if self.rotation else y, u
 
     def _known(self, matrix: Tensor) -> Grid | Tensor | None:

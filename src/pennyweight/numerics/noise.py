@@ -5,6 +5,7 @@ run sees the same bits. One 64-bit key a tensor and step (splitmix64), then a ke
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -46,10 +47,12 @@ def _fold_(x: Tensor, shift: int, buffer: Tensor) -> None:
     x.bitwise_xor_(buffer.bitwise_and_((1 << (32 - shift)) - 1))
 
 
-def _multiply_and_fold_(x: Tensor, buffer: Tensor) -> None:
-    """What mix32 does after its first and before its last fold."""
+def _multiply_and_fold_(x: Tensor, buffer: Tensor, added: int = 0) -> None:
+    """What mix32 does after its first and before its last fold; `added` before the second product."""
     x.mul_(_MULTIPLIERS[0])
     _fold_(x, 15, buffer)
+    if added:
+        x.add_(added)
     x.mul_(_MULTIPLIERS[1])
 
 
@@ -77,12 +80,25 @@ def _folded_any(key: int, first: int, count: int, device: torch.device) -> Tenso
     return x
 
 
-def _fractions(x: Tensor, key: int, first: int) -> Tensor:
+def _runs(key: int, start: int, out: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """A piece of `out`, the first folds of its indices `start` and on, and what the rest of the key adds to them."""
+    # Fake tensors and traced ones must not meet the kept indices, and a GPU wants few large launches.
+    plain = type(out) is Tensor and out.device.type == "cpu" and not torch.compiler.is_compiling()
+    folded, window = (_folded_window, _WINDOW) if plain else (_folded_any, 1 << 32)
+    first, end = start, start + out.numel()
+    while first < end:
+        last = min(end, (first // window + 1) * window)
+        added = _signed32((key >> 32) + (first >> 32) * _GOLDEN32)
+        yield out[first - start : last - start], folded(key, first, last - first, out.device), added
+        first = last
+
+
+def _fractions(x: Tensor, added: int) -> Tensor:
     """The upper 24 bits of the words, as int32, of a run of indices whose first fold is x; changes x."""
     buffer = torch.empty_like(x)
     _multiply_and_fold_(x, buffer)
     _fold_(x, 16, buffer)
-    x.add_(_signed32((key >> 32) + (first >> 32) * _GOLDEN32))
+    x.add_(added)
     _fold_(x, 16, buffer)
     _multiply_and_fold_(x, buffer)
     x.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)  # the last fold, on what is left of it
@@ -98,18 +114,32 @@ def uniform(
 
     `start` is the index of the first element in the full logical tensor, so a slice sees the noise of the whole.
     """
-    count = math.prod(shape)
-    out = torch.empty(count, dtype=torch.float32, device=device)
-    # Fake tensors and traced ones must not meet the kept indices, and a GPU wants few large launches.
-    plain = type(out) is Tensor and out.device.type == "cpu" and not torch.compiler.is_compiling()
-    folded, window = (_folded_window, _WINDOW) if plain else (_folded_any, 1 << 32)
-    first, end = start, start + count
-    while first < end:
-        last = min(end, (first // window + 1) * window)
-        x = folded(key, first, last - first, out.device)
-        out[first - start : last - start] = _fractions(x, key, first)
-        first = last
+    out = torch.empty(math.prod(shape), dtype=torch.float32, device=device)
+    for piece, x, added in _runs(key, start, out):
+        piece.copy_(_fractions(x, added))
     return out.mul_(2.0**-24).view(shape)
+
+
+def halves(
+    key: int, shape: tuple[int, ...] | torch.Size, *, start: int = 0, device: torch.device | str | None = None
+) -> Tensor:
+    """Uniform float32 in (0, 1), odd multiples of 2^-17, for the elements `start` and on: a quarter of uniform's work.
+
+    u_i = (h_i + 1/2) 2^-16,  h_i = the lower (i even) or upper (i odd) 16 bits of the word of j = i >> 1,
+    word_j = mix32(j mod 2^32, lo, hi + (j >> 32) * 0x9E3779B9): x = j ^ lo, its mix32 with the last argument added
+    before the second product.
+
+    For moments, written every step: a probability is met to 2^-17, far below what a thousand steps could tell.
+    """
+    count, first = math.prod(shape), start >> 1
+    words = torch.empty(((start + count + 1) >> 1) - first, dtype=torch.int32, device=device)
+    for piece, x, added in _runs(key, first, words):
+        buffer = torch.empty_like(x)
+        _multiply_and_fold_(x, buffer, added)
+        _fold_(x, 16, buffer)
+        piece.copy_(x)
+    pairs = torch.stack((words & 0xFFFF, (words >> 16) & 0xFFFF), dim=-1).view(-1)
+    return pairs[start % 2 : start % 2 + count].float().add_(0.5).mul_(2.0**-16).view(shape)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pennyweight.numerics import Cast, Quantized
+from pennyweight.numerics import Cast, Quantized, halves
 
 PLAIN = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PARTS = ("codes", "scales", "zeros", "extra")  # of a written tensor; all but the codes hold one number a block
@@ -88,12 +88,15 @@ class Moment:
         return replace(self, cast=None if self.cast is None or self.plain else replace(self.cast, rounding="nearest"))
 
     def stored(self, slot: str, values: Tensor, *, key: int | None = None, start: int = 0) -> dict[str, Tensor]:
-        """The storage of `values`; where scales belong to rows or to the tensor, in the parameter's shape."""
+        """The storage of `values`; where scales belong to rows or to the tensor, in the parameter's shape.
+
+        Codes that are rounded stochastically take the noise's `halves`.
+        """
         if self.plain:
             rounded = values if self.cast is None else self.cast(values, key, start)
             return {slot: rounded.to(PLAIN[self.text]) if self.written else rounded.clone()}
         assert self.cast is not None
-        written = self.cast.write((values.reshape(-1) if self.block else values).float(), key, start)
+        written = self.cast.write((values.reshape(-1) if self.block else values).float(), key, start, halves)
         parts = {f"{slot}.{part}": getattr(written, part) for part in PARTS}
         return {name: tensor.reshape(-1) for name, tensor in parts.items() if tensor is not None}
 

@@ -100,7 +100,7 @@ def update_(
     # Torch's own arithmetic, in the parameter's dtype, where nothing is written.
     exact = not (m.written or v.written or cast) and state["m"].dtype == weights.dtype
     scalars = Step.at(step, plan.hyper)
-    if cast is None and m.cast and v.cast and steps_at_once(m.cast, v.cast, weights, gradient):
+    if cast is None and m.cast and v.cast and steps_at_once(m.cast, v.cast, weights, gradient, start):
         numbers = scalars.numbers()
         adamw_step(weights, gradient, state, m=m.cast, v=v.cast, **numbers, keys=keys, start=start)
         return
@@ -120,8 +120,8 @@ def update_(
         )
         fresh_m, fresh_v = fresh_m.to(work.dtype), fresh_v.to(work.dtype)
         scalars.average(g, fresh_m, fresh_v)
-        scalars.move(work, fresh_m, fresh_v)
         fresh_v.clamp_(max=LARGEST)  # g^2 overflows float32 from |g| = 1.8e19; an inf would take its block along
+        scalars.move(work, fresh_m, fresh_v)
         m.write("m", state, fresh_m, shape, a, key=keys.get("m"), offset=start)
         v.write("v", state, fresh_v, shape, a, key=keys.get("v"), offset=start)
         if cast is not None:

@@ -1,4 +1,5 @@
-// The AdamW step on 512-bit vectors: read, update and write again in one pass over memory.
+// The AdamW step on 512-bit vectors: each group of blocks is read and averaged into the first-level cache, measured, and
+// written again, one pass over memory.
 #include "moments.h"
 
 #include "door.h"
@@ -14,10 +15,18 @@
 namespace pennyweight {
 namespace {
 
-constexpr __mmask16 kAll = 0xffff;
 constexpr float kLargest = 0x1.fffffep127f;
+constexpr int64_t kAhead = 512;  // elements: what is asked of memory now is worked on two or four blocks later
+constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC, kUp = _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC;
 
 inline __m512 set(float x) { return _mm512_set1_ps(x); }
+inline __m512i set_bits(uint32_t x) { return _mm512_set1_epi32(int32_t(x)); }
+
+inline float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
 
 // 2^x, to 2^-23 of itself, for x in [-126, 126]: the nearest whole power times a polynomial fitted on [-1/2, 1/2].
 inline __m512 exp2_of(__m512 x) {
@@ -30,58 +39,9 @@ inline __m512 exp2_of(__m512 x) {
   return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, set(1.0f)), whole);
 }
 
-// log2 x, to 1e-6, for positive normal x: the exponent and a polynomial fitted on [3/4, 3/2). Of 0 it is -127 or so.
-inline __m512 log2_of(__m512 x) {
-  const __m512i bits = _mm512_castps_si512(x);
-  const __m512i power = _mm512_srai_epi32(_mm512_sub_epi32(bits, _mm512_set1_epi32(0x3f400000)), 23);
-  const __m512 exponent = _mm512_cvtepi32_ps(power);
-  const __m512 t = _mm512_sub_ps(_mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(power, 23))), set(1.0f));
-  __m512 p = _mm512_fmadd_ps(set(-0.08801889419555664f), t, set(0.19862401485443115f));
-  p = _mm512_fmadd_ps(p, t, set(-0.2517003118991852f));
-  p = _mm512_fmadd_ps(p, t, set(0.29112932085990906f));
-  p = _mm512_fmadd_ps(p, t, set(-0.3603094220161438f));
-  p = _mm512_fmadd_ps(p, t, set(0.48078837990760803f));
-  p = _mm512_fmadd_ps(p, t, set(-0.7213507890701294f));
-  p = _mm512_fmadd_ps(p, t, set(1.4426950454711914f));
-  return _mm512_fmadd_ps(p, t, exponent);
-}
-
-// m / (sqrt(v) correction + eps), to 2^-21 of itself: the processor's estimates and one step of Newton's each.
-inline __m512 ratio(__m512 m, __m512 v, __m512 correction, __m512 eps) {
-  const __m512 r = _mm512_rsqrt14_ps(v), y = _mm512_mul_ps(v, r);
-  const __m512 root = _mm512_fmadd_ps(_mm512_mul_ps(set(0.5f), r), _mm512_fnmadd_ps(y, y, v), y);
-  const __m512 under = _mm512_fmadd_ps(root, correction, eps), inverse = _mm512_rcp14_ps(under);
-  return _mm512_mul_ps(m, _mm512_fmadd_ps(_mm512_fnmadd_ps(under, inverse, set(1.0f)), inverse, inverse));
-}
-
-// The same by the slow instructions, for a v next to zero or beyond all numbers.
-inline __m512 exact_ratio(__m512 m, __m512 v, __m512 correction, __m512 eps) {
-  return _mm512_div_ps(m, _mm512_fmadd_ps(_mm512_sqrt_ps(v), correction, eps));
-}
-
-inline __m512i mix(__m512i x) {
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(0x7feb352d));
-  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(int32_t(0x846ca68b)));
-  return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-}
-
-// Uniform numbers in [0, 1) of 16 elements from i on: noise.py's formula. Their indices share the upper 32 bits.
-inline __m512 uniform(const Noise& noise, int64_t i) {
-  const uint64_t index = noise.start + i;
-  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i place = _mm512_add_epi32(_mm512_set1_epi32(int32_t(index)), lanes);
-  const __m512i once = mix(_mm512_xor_si512(place, _mm512_set1_epi32(int32_t(noise.key))));
-  const uint32_t above = uint32_t(noise.key >> 32) + uint32_t(index >> 32) * 0x9e3779b9u;
-  const __m512i twice = mix(_mm512_add_epi32(once, _mm512_set1_epi32(int32_t(above))));
-  return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(twice, 8)), set(0x1p-24f));
-}
-
-// The whole number below x, or the one above where the noise says so: with probability `up`.
-inline __m512 risen(__m512 lower, __m512 up, __m512 u) {
-  return _mm512_mask_add_ps(lower, _mm512_cmp_ps_mask(u, up, _CMP_LT_OQ), lower, set(1.0f));
-}
+// Of the `size` elements from here on, which of a vector's 16 there are.
+inline __mmask16 rest_of(int64_t size) { return size >= 16 ? 0xffff : size <= 0 ? 0 : (1u << size) - 1; }
+inline __mmask64 rest_of_64(int64_t size) { return size >= 64 ? ~0ull : (1ull << size) - 1; }
 
 inline __m512 gradient_at(const Slice& s, int64_t i, __mmask16 mask) {
   if (!s.bf16) return _mm512_maskz_loadu_ps(mask, static_cast<const float*>(s.gradient) + i);
@@ -89,12 +49,14 @@ inline __m512 gradient_at(const Slice& s, int64_t i, __mmask16 mask) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-inline __mmask16 rest_of(int64_t size) { return size >= 16 ? kAll : (1u << size) - 1; }
-
-inline float float_of(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
+// The streams end at every 4 kB for the processor's own prefetching, so they are asked for by hand.
+__attribute__((always_inline)) inline void ask_ahead(const Slice& s, int64_t i) {
+  __builtin_prefetch(static_cast<const char*>(s.gradient) + (i + kAhead) * (s.bf16 ? 2 : 4));
+  __builtin_prefetch(s.weights + i + kAhead, 1);
+  if (i % 64 == 0) {
+    __builtin_prefetch(s.m_codes + i + kAhead, 1);
+    __builtin_prefetch(s.v_codes + i + kAhead, 1);
+  }
 }
 
 // The values that the 256 codes of a block of v stand for: code 16 a + b is upper[a] lower[b].
@@ -102,10 +64,10 @@ struct Decoder {
   __m512 upper, lower;
 
   Decoder(float scale, float span) {
-    const __m512 lanes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512 down = _mm512_setr_ps(-15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0);
     const __m512 step = set(span / 255.0f);
-    upper = _mm512_mul_ps(exp2_of(_mm512_mul_ps(_mm512_sub_ps(lanes, set(15.0f)), _mm512_mul_ps(step, set(16.0f)))), set(scale));
-    lower = exp2_of(_mm512_mul_ps(_mm512_sub_ps(lanes, set(15.0f)), step));
+    upper = _mm512_mul_ps(exp2_of(_mm512_mul_ps(down, _mm512_mul_ps(step, set(16.0f)))), set(scale));
+    lower = exp2_of(_mm512_mul_ps(down, step));
   }
 
   __m512 operator()(__m512i codes) const {
@@ -113,109 +75,206 @@ struct Decoder {
   }
 };
 
-// Elements [i, i + size), within one block of m and one of v: the fresh moments, zeros behind the end, into m and v.
-inline void average(const Slice& s, const Step& step, int64_t i, int64_t size, float* m, float* v) {
-  const __m512 m_scale = set(s.m_scales[i / s.m_block]);
-  const Decoder decoded(s.v_scales[i / s.v_block], s.v_spans[i / s.v_block]);
-  for (int64_t k = 0; k < size; k += 16) {
-    const __mmask16 mask = rest_of(size - k);
-    const __m512 g = gradient_at(s, i + k, mask);
-    const __m512 m_code = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, s.m_codes + i + k)));
-    const __m512 old_m = _mm512_mul_ps(m_code, m_scale);
-    const __m512 old_v = decoded(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, s.v_codes + i + k)));
-    const __m512 new_m = _mm512_fmadd_ps(set(step.rise_m), _mm512_sub_ps(g, old_m), old_m);
-    const __m512 new_v = _mm512_fmadd_ps(_mm512_mul_ps(g, set(step.rise_v)), g, _mm512_mul_ps(old_v, set(step.keep_v)));
-    _mm512_storeu_ps(m + k, _mm512_maskz_mov_ps(mask, new_m));
-    _mm512_storeu_ps(v + k, _mm512_maskz_mov_ps(mask, new_v));
-  }
-}
+// The largest |m|, and the largest and the smallest positive v, as bits: those of positive floats are in their order.
+struct Extent {
+  __m512i m, v, least;
 
-// Moves the weights of these elements by their fresh moments.
-template <bool exact>
-inline void move(const Slice& s, const Step& step, int64_t i, int64_t size, const float* m, const float* v) {
-  const __m512 correction = set(step.correction), eps = set(step.eps);
-  for (int64_t k = 0; k < size; k += 16) {
-    const __mmask16 mask = rest_of(size - k);
-    const __m512 x = _mm512_loadu_ps(m + k), y = _mm512_loadu_ps(v + k);
-    const __m512 by = exact ? exact_ratio(x, y, correction, eps) : ratio(x, y, correction, eps);
-    const __m512 w = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, s.weights + i + k), set(step.decay));
-    _mm512_mask_storeu_ps(s.weights + i + k, mask, _mm512_fnmadd_ps(set(step.size), by, w));
-  }
-}
+  Extent() : m(_mm512_setzero_si512()), v(_mm512_setzero_si512()), least(_mm512_set1_epi32(-1)) {}
+  void forget_m() { m = _mm512_setzero_si512(); }
+  void forget_v() { v = _mm512_setzero_si512(), least = _mm512_set1_epi32(-1); }
 
-void write_m(const float* m, int64_t size, const Noise& noise, int64_t i, int8_t* codes, float* scale) {
-  __m512i most = _mm512_setzero_si512();
-  for (int64_t k = 0; k < size; k += 16)
-    most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_loadu_si512(m + k), _mm512_set1_epi32(0x7fffffff)));
-  const Group group(float_of(_mm512_reduce_max_epu32(most)));
-  *scale = group.stored;
-  if (!group.live) {
-    std::memset(codes, 0, size);
-    return;
+  void add(__m512 x, __m512 y) {
+    m = _mm512_max_epu32(m, _mm512_and_si512(_mm512_castps_si512(x), set_bits(0x7fffffff)));
+    v = _mm512_max_epu32(v, _mm512_castps_si512(y));
+    least = _mm512_min_epu32(least, _mm512_sub_epi32(_mm512_castps_si512(y), set_bits(1)));  // 0 becomes the largest
   }
-  const __m512 by = set(group.stored), inverse = set(1.0f / group.stored), largest = set(127.0f);
-  for (int64_t k = 0; k < size; k += 16) {
-    const __m512 x = _mm512_loadu_ps(m + k), q = _mm512_mul_ps(x, inverse);
-    __m512 y = _mm512_fmadd_ps(_mm512_fnmadd_ps(q, by, x), inverse, q);
-    if (noise.on) {
-      const __m512 lower = _mm512_floor_ps(y);
-      y = risen(lower, _mm512_sub_ps(y, lower), uniform(noise, i + k));
-      y = _mm512_max_ps(_mm512_min_ps(y, largest), _mm512_sub_ps(_mm512_setzero_ps(), largest));
-    }
-    _mm_mask_storeu_epi8(codes + k, rest_of(size - k), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(y)));
-  }
-}
 
-// What a block of v is written by: companding.py's LogRange.
-struct Octaves {
-  float high, span;
-  bool finite, usual;  // usual: no value is next to zero or beyond all numbers
+  float m_scale() const { return Group(float_of(_mm512_reduce_max_epu32(m))).stored; }
 
-  Octaves(const float* v, int64_t size, float octaves) {
-    __m512i most = _mm512_setzero_si512(), least = _mm512_set1_epi32(-1), smallest = least;
-    const __m512i one = _mm512_set1_epi32(1);
-    for (int64_t k = 0; k < size; k += 16) {
-      const __m512i bits = _mm512_and_si512(_mm512_loadu_si512(v + k), _mm512_set1_epi32(0x7fffffff));
-      most = _mm512_max_epu32(most, bits);
-      smallest = _mm512_min_epu32(smallest, bits);
-      least = _mm512_min_epu32(least, _mm512_sub_epi32(bits, one));  // 0 wraps to the largest: no positive value
-    }
-    high = float_of(_mm512_reduce_max_epu32(most));
-    const float low = float_of(_mm512_reduce_min_epu32(least) + 1);
-    finite = high <= kLargest;
-    usual = finite && _mm512_reduce_min_epu32(smallest) >= 0x00800000u;
-    const bool live = finite && high >= kTiny;
-    span = live && low < high ? std::min(std::max(std::log2(high / low), 0.0f), octaves) : 0.0f;
-    if (!live) high = 0.0f;
+  // What a block of v is written by: companding.py's LogRange.
+  void v_scale(float octaves, float* scale, float* span) const {
+    const float high = float_of(_mm512_reduce_max_epu32(v)), low = float_of(_mm512_reduce_min_epu32(least) + 1);
+    const bool finite = high <= kLargest, live = finite && high >= kTiny;
+    *scale = !finite ? __builtin_nanf("") : live ? high : 0.0f;
+    *span = live && low < high ? std::min(std::max(std::log2(high / low), 0.0f), octaves) : 0.0f;
   }
 };
 
-// g^2 overflows from |g| = 1.8e19, and an infinity would take its block along: it becomes the largest number. NaN stays.
-Octaves bounded(float* v, int64_t size, float octaves) {
-  for (int64_t k = 0; k < size; ++k) v[k] = v[k] > kLargest ? kLargest : v[k];
-  return Octaves(v, size, octaves);
+// Elements [i, i + size) of one block of m and one of v: the fresh moments, zeros behind the end, into m and v.
+inline Extent average(const Slice& s, const Step& step, const Decoder& old, int64_t i, int64_t size, float* m, float* v,
+                      Extent extent) {
+  const __m512 keep_m = set(s.m_scales[i / s.m_block] * (1.0f - step.rise_m));
+  const auto some = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
+    ask_ahead(s, i + k);
+    const __m512 g = gradient_at(s, i + k, mask);
+    const __m512 m_code = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, s.m_codes + i + k)));
+    const __m512 old_v = old(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, s.v_codes + i + k)));
+    const __m512 new_m = _mm512_maskz_fmadd_ps(mask, m_code, keep_m, _mm512_mul_ps(g, set(step.rise_m)));
+    const __m512 new_v = _mm512_maskz_fmadd_ps(mask, _mm512_mul_ps(g, set(step.rise_v)), g, old_v);
+    // g^2 overflows from |g| = 1.8e19, and an infinity would take its block along. A NaN stays.
+    const __m512 bounded = _mm512_min_ps(set(kLargest), new_v);
+    _mm512_storeu_ps(m + k, new_m);
+    _mm512_storeu_ps(v + k, bounded);
+    extent.add(new_m, bounded);
+  };
+  int64_t k = 0;
+  for (; k + 16 <= size; k += 16) some(k, 0xffff);
+  if (k < size) some(k, rest_of(size - k));
+  return extent;
 }
 
-void write_v(const float* v, int64_t size, const Octaves& block, const Noise& noise, int64_t i, uint8_t* codes,
-             float* scale, float* span) {
-  *scale = block.finite ? block.high : __builtin_nanf("");
-  *span = block.span;
-  if (block.span == 0.0f) {  // all values are one value, or zero
-    std::memset(codes, 255, size);
-    return;
+// noise.py's `halves` of 32 elements from i on, a multiple of 32: two in each word.
+inline void halves(uint64_t key, uint64_t i, uint16_t* to) {
+  const uint64_t index = i >> 1;
+  const uint32_t first = uint32_t(index) ^ uint32_t(key);
+  const uint32_t between = uint32_t(key >> 32) + uint32_t(index >> 32) * 0x9e3779b9u;
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  __m512i x = _mm512_xor_si512(set_bits(first ^ first >> 16), lanes);  // the upper half is the same for all 16
+  x = _mm512_mullo_epi32(x, set_bits(0x7feb352d));
+  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
+  x = _mm512_mullo_epi32(_mm512_add_epi32(x, set_bits(between)), set_bits(0x846ca68b));
+  _mm512_store_si512(to, _mm512_xor_si512(x, _mm512_srli_epi32(x, 16)));
+}
+
+inline __m512 noise_at(const uint16_t* halves) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(halves))));
+}
+
+// Codes of m, before they are cut to -127 .. 127: the nearest, or ceil(y - u) for the noise u = (h + 1/2) 2^-16.
+struct MEncoder {
+  __m512 inverse;
+
+  explicit MEncoder(float scale) : inverse(set(1.0f / scale)) {}
+
+  __m512i nearest(__m512 m) const { return _mm512_cvtps_epi32(_mm512_mul_ps(m, inverse)); }
+  __m512i noisy(__m512 m, __m512 h) const {
+    const __m512 y = _mm512_fmsub_ps(m, inverse, set(0x1p-17f));
+    return _mm512_cvt_roundps_epi32(_mm512_fnmadd_ps(h, set(0x1p-16f), y), kUp);
   }
-  const float step = block.span / 255.0f, snap = 4e-7f / step + 1e-4f;
-  const float factor = (1.0f + 2.0f * snap) / std::expm1(step * -0.6931471805599453f);
-  const __m512 inverse = set(1.0f / block.high), steps = set(-255.0f / block.span);
-  for (int64_t k = 0; k < size; k += 16) {
-    const __m512 y = _mm512_mul_ps(_mm512_loadu_ps(v + k), inverse);  // of 0 the logarithm is below all others
-    __m512 down = _mm512_max_ps(_mm512_mul_ps(log2_of(y), steps), _mm512_setzero_ps());
-    if (noise.on) {
-      const __m512 lower = _mm512_floor_ps(down), part = exp2_of(_mm512_mul_ps(_mm512_sub_ps(down, lower), set(-step)));
-      down = risen(lower, _mm512_fmsub_ps(part, set(factor), set(factor + snap)), uniform(noise, i + k));
+};
+
+// Codes of v, before they are cut to 0 .. 255: 255 + 255 / span log2(v / scale), the nearest or the one below after the
+// noise is added. companding.py goes one step down where u < p(f) = (1 - 2^(-f d)) / (1 - 2^-d), stretched by `snap`, for
+// the fraction f of a step of d octaves; here f > w(u), w the inverse of p as a power series in 1 - 2^-d.
+struct VEncoder {
+  __m512 inverse, steps, log1, log2, log3, table, noise1, noise2, noise3;
+
+  VEncoder(float scale, float span, bool noisy) {
+    const float d = span / 255.0f, per = 255.0f / span;
+    inverse = set(1.0f / scale), steps = set(per);
+    // log2(1 + t), to 6e-8, for |t| < 1/32
+    log1 = set(per * 1.44269496f), log2 = set(per * -0.72162367f), log3 = set(per * 0.48122977f);
+    const __m512 middle = _mm512_setr_ps(
+        0.0443940764f, 0.129283009f, 0.209453331f, 0.2854022f, 0.357552058f, 0.42626476f, 0.491853061f, 0.554588897f,
+        0.614709874f, 0.672425291f, 0.727920433f, 0.781359759f, 0.832890003f, 0.882643047f, 0.930737418f, 0.97727984f);
+    float top = 255.0f;
+    if (noisy) {
+      const float x = d * 0.693147181f, snap = 4e-7f / d + 1e-4f, by = 1.0f / (1.0f + 2.0f * snap);
+      const float w1 = 1.0f - x * (0.5f - x * (0.166666667f - x * 0.0416666667f)), w2 = 0.5f * x * w1 * w1;
+      const float w3 = 1.0f - w1 - w2, from = (snap + 0x1p-17f) * by, each = 0x1p-16f * by;  // u = from + each h
+      top += from * (w1 + from * (w2 + from * w3));
+      noise1 = set(each * (w1 + from * (2.0f * w2 + 3.0f * from * w3)));
+      noise2 = set(each * each * (w2 + 3.0f * from * w3));
+      noise3 = set(each * each * each * w3);
     }
-    const __m512i code = _mm512_cvtps_epi32(_mm512_sub_ps(set(255.0f), _mm512_min_ps(down, set(255.0f))));
-    _mm_mask_storeu_epi8(codes + k, rest_of(size - k), _mm512_cvtepi32_epi8(code));
+    table = _mm512_fmadd_ps(middle, steps, set(top));
+  }
+
+  // The logarithm by a table of the upper 4 bits of the mantissa, a polynomial around each, and the exponent.
+  __m512 place(__m512 v) const {
+    const __m512 over_middle = _mm512_setr_ps(
+        0.969696999f, 0.914285719f, 0.864864886f, 0.820512831f, 0.780487776f, 0.744186044f, 0.711111128f, 0.680851042f,
+        0.653061211f, 0.627451003f, 0.603773594f, 0.581818163f, 0.561403513f, 0.542372882f, 0.524590135f, 0.507936537f);
+    const __m512 y = _mm512_mul_ps(v, inverse);
+    const __m512i bits = _mm512_castps_si512(y), upper = _mm512_srli_epi32(bits, 19);
+    const __m512i mantissa = _mm512_ternarylogic_epi32(bits, set_bits(0x007fffff), set_bits(0x3f800000), 0xea);
+    const __m512 t = _mm512_fmsub_ps(_mm512_castsi512_ps(mantissa), _mm512_permutexvar_ps(upper, over_middle), set(1.0f));
+    const __m512 p = _mm512_fmadd_ps(_mm512_fmadd_ps(log3, t, log2), t, log1);
+    return _mm512_fmadd_ps(p, t, _mm512_fmadd_ps(_mm512_getexp_ps(y), steps, _mm512_permutexvar_ps(upper, table)));
+  }
+
+  __m512i nearest(__m512 v) const { return _mm512_cvtps_epi32(place(v)); }
+  __m512i noisy(__m512 v, __m512 h) const {
+    const __m512 p = _mm512_fmadd_ps(_mm512_fmadd_ps(noise3, h, noise2), h, noise1);
+    return _mm512_cvt_roundps_epi32(_mm512_fmadd_ps(p, h, place(v)), kDown);
+  }
+};
+
+// 64 codes in order, from 32-bit numbers that are cut to -128 .. 127, or to 0 .. 255.
+template <bool has_sign>
+inline __m512i bytes_of(const __m512i (&codes)[4]) {
+  const __m512i low = _mm512_packs_epi32(codes[0], codes[1]), high = _mm512_packs_epi32(codes[2], codes[3]);
+  const __m512i all = has_sign ? _mm512_packs_epi16(low, high) : _mm512_packus_epi16(low, high);
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), all);
+}
+
+inline void move(const Step& step, float* weights, __mmask16 mask, __m512 m, __m512 v) {
+  const __m512 under = _mm512_fmadd_ps(_mm512_sqrt_ps(v), set(step.correction), set(step.eps));
+  const __m512 w = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, weights), set(step.decay));
+  _mm512_mask_storeu_ps(weights, mask, _mm512_fnmadd_ps(set(step.size), _mm512_div_ps(m, under), w));
+}
+
+// Moves up to 64 weights by their fresh moments, and writes these.
+template <bool noisy, bool whole>
+inline void write_64(const Slice& s, const Step& step, int64_t i, int64_t size, const float* m, const float* v,
+                     const MEncoder& encode_m, const VEncoder& encode_v) {
+  __m512i m_codes[4], v_codes[4];
+  alignas(64) uint16_t m_noise[64], v_noise[64];
+  if (noisy)
+    for (int64_t k = 0; k < 64; k += 32) {
+      halves(s.m_key, s.start + i + k, m_noise + k);
+      halves(s.v_key, s.start + i + k, v_noise + k);
+    }
+#pragma GCC unroll 4
+  for (int64_t j = 0; j < 4; ++j) {
+    const __mmask16 mask = whole ? 0xffff : rest_of(size - 16 * j);
+    const __m512 x = _mm512_maskz_loadu_ps(mask, m + 16 * j), y = _mm512_maskz_loadu_ps(mask, v + 16 * j);
+    move(step, s.weights + i + 16 * j, mask, x, y);
+    m_codes[j] = noisy ? encode_m.noisy(x, noise_at(m_noise + 16 * j)) : encode_m.nearest(x);
+    v_codes[j] = noisy ? encode_v.noisy(y, noise_at(v_noise + 16 * j)) : encode_v.nearest(y);
+  }
+  const __mmask64 mask = whole ? ~0ull : rest_of_64(size);
+  _mm512_mask_storeu_epi8(s.m_codes + i, mask, _mm512_max_epi8(bytes_of<true>(m_codes), _mm512_set1_epi8(-127)));
+  _mm512_mask_storeu_epi8(s.v_codes + i, mask, bytes_of<false>(v_codes));
+}
+
+template <bool noisy>
+inline void write(const Slice& s, const Step& step, int64_t i, int64_t size, const float* m, const float* v,
+                  const VEncoder& encode_v) {
+  const float m_scale = s.m_scales[i / s.m_block];
+  const MEncoder encode_m(m_scale);
+  int64_t k = 0;
+  for (; k + 64 <= size; k += 64) write_64<noisy, true>(s, step, i + k, 64, m + k, v + k, encode_m, encode_v);
+  if (k < size) write_64<noisy, false>(s, step, i + k, size - k, m + k, v + k, encode_m, encode_v);
+  if (!(m_scale > 0.0f)) std::memset(s.m_codes + i, 0, size);
+  if (s.v_spans[i / s.v_block] == 0.0f) std::memset(s.v_codes + i, 255, size);  // all are one value, or zero
+}
+
+// Both scales go into the state as soon as a block has been averaged, and are read there when it is written.
+template <bool noisy>
+void step_blocks(const Slice& s, const Step& step, int64_t first, int64_t last) {
+  alignas(64) float m[kLargestBlock], v[kLargestBlock];
+  const int64_t large = std::max(s.m_block, s.v_block), small = std::min(s.m_block, s.v_block);
+  for (int64_t i = first; i < last; i += large) {
+    const int64_t size = std::min(large, last - i);
+    Extent extent;
+    for (int64_t from = 0; from < size; from += s.v_block) {
+      const int64_t block = (i + from) / s.v_block, to = std::min(size, from + s.v_block);
+      const Decoder old(s.v_scales[block] * step.keep_v, s.v_spans[block]);
+      extent.forget_v();
+      for (int64_t k = from; k < to; k += small) {
+        if (k % s.m_block == 0) extent.forget_m();
+        extent = average(s, step, old, i + k, std::min(small, to - k), m + k, v + k, extent);
+        if ((k + small) % s.m_block == 0 || k + small >= size) s.m_scales[(i + k) / s.m_block] = extent.m_scale();
+      }
+      extent.v_scale(step.octaves, s.v_scales + block, s.v_spans + block);
+    }
+    for (int64_t from = 0; from < size; from += s.v_block) {
+      const int64_t block = (i + from) / s.v_block, to = std::min(size, from + s.v_block);
+      const VEncoder encode_v(s.v_scales[block], s.v_spans[block], noisy);
+      for (int64_t k = from; k < to; k += small)
+        write<noisy>(s, step, i + k, std::min(small, to - k), m + k, v + k, encode_v);
+    }
   }
 }
 
@@ -224,26 +283,7 @@ void write_v(const float* v, int64_t size, const Octaves& block, const Noise& no
 bool has_adamw() { return avx512() != nullptr; }
 
 void adamw(const Slice& s, const Step& step, int64_t first, int64_t last) {
-  alignas(64) float m[kLargestBlock], v[kLargestBlock];
-  const int64_t large = std::max(s.m_block, s.v_block), small = std::min(s.m_block, s.v_block);
-  for (int64_t i = first; i < last; i += large) {
-    const int64_t size = std::min(large, last - i);
-    for (int64_t k = 0; k < size; k += small) average(s, step, i + k, std::min(small, size - k), m + k, v + k);
-    for (int64_t k = 0; k < size; k += s.v_block) {
-      const int64_t part = std::min(s.v_block, size - k);
-      Octaves block(v + k, part, step.octaves);
-      if (block.usual) {
-        move<false>(s, step, i + k, part, m + k, v + k);
-      } else {
-        move<true>(s, step, i + k, part, m + k, v + k);
-        if (!block.finite) block = bounded(v + k, part, step.octaves);
-      }
-      write_v(v + k, part, block, s.v_noise, i + k, s.v_codes + i + k, s.v_scales + (i + k) / s.v_block,
-              s.v_spans + (i + k) / s.v_block);
-    }
-    for (int64_t k = 0; k < size; k += s.m_block)
-      write_m(m + k, std::min(s.m_block, size - k), s.m_noise, i + k, s.m_codes + i + k, s.m_scales + (i + k) / s.m_block);
-  }
+  s.noisy ? step_blocks<true>(s, step, first, last) : step_blocks<false>(s, step, first, last);
 }
 
 }  // namespace pennyweight

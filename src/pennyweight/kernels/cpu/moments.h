@@ -9,14 +9,9 @@ struct Step {
   float decay, rise_m, keep_v, rise_v, correction, size, eps, octaves;
 };
 
-// The counted noise of a slice (numerics/noise.py): a key, and the index of the first element; off: to nearest.
-struct Noise {
-  bool on;
-  uint64_t key;
-  uint64_t start;
-};
-
-// A slice of a parameter and of its moments. Blocks begin with the slice; the last one may be cut.
+// A slice of a parameter and of its moments. Blocks begin with the slice and hold a multiple of 32 elements; the last
+// one may be cut. `noisy`: codes are rounded by numerics/noise.py's halves, of these keys, counted from `start`, which is
+// a multiple of 32; else to nearest.
 struct Slice {
   float* weights;
   const void* gradient;
@@ -28,7 +23,8 @@ struct Slice {
   uint8_t* v_codes;
   float *v_scales, *v_spans;
   int64_t v_block;
-  Noise m_noise, v_noise;
+  bool noisy;
+  uint64_t m_key, v_key, start;
 };
 
 constexpr int64_t kLargestBlock = 2048;

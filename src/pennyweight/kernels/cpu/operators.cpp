@@ -29,6 +29,7 @@ using at::Tensor;
 constexpr int64_t kHeight = 256;           // rows of the left operand that a task multiplies
 constexpr int64_t kCached = 768 * 1024;    // bytes of packed panels that a task multiplies: they stay in a second-level cache
 constexpr int64_t kRowsTask = 32 * 1024;   // numbers written by one task
+constexpr int64_t kMomentsTask = 64 * 1024;  // elements that a task steps: what it asks for ahead is wasted at its end
 
 Number number_of(const Tensor& x) {
   return x.scalar_type() == at::kFloat ? Number::fp32 : x.scalar_type() == at::kHalf ? Number::fp16 : Number::bf16;
@@ -194,20 +195,20 @@ std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, cons
   return {grad_x, grad_weight, g.sum};
 }
 
-// One step of AdamW in place on a slice of a parameter and of its written moments; `step` holds the fields of Step.
+// One step of AdamW in place on a slice of a parameter and of its written moments; `step` holds the fields of Step. The
+// keys of the noise come together, or not at all.
 void adamw_step(Tensor& weights, const Tensor& gradient, Tensor& m_codes, Tensor& m_scales, int64_t m_block,
-                Tensor& v_codes, Tensor& v_scales, Tensor& v_spans, int64_t v_block, at::ArrayRef<double> step, const std::optional<int64_t> m_key,
-                const std::optional<int64_t> v_key, int64_t start) {
-  const auto noise = [&](const std::optional<int64_t>& key) {
-    return Noise{key.has_value(), static_cast<uint64_t>(key.value_or(0)), static_cast<uint64_t>(start)};
-  };
+                Tensor& v_codes, Tensor& v_scales, Tensor& v_spans, int64_t v_block, at::ArrayRef<double> step,
+                const std::optional<int64_t> m_key, const std::optional<int64_t> v_key, int64_t start) {
   const Slice slice{weights.data_ptr<float>(), gradient.const_data_ptr(), gradient.scalar_type() == at::kBFloat16,
                     weights.numel(), m_codes.data_ptr<int8_t>(), m_scales.data_ptr<float>(), m_block,
                     v_codes.data_ptr<uint8_t>(), v_scales.data_ptr<float>(), v_spans.data_ptr<float>(), v_block,
-                    noise(m_key), noise(v_key)};
+                    m_key && v_key, static_cast<uint64_t>(m_key.value_or(0)), static_cast<uint64_t>(v_key.value_or(0)),
+                    static_cast<uint64_t>(start)};
   const auto f = [&](int i) { return static_cast<float>(step[i]); };
   const Step scalars{f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)};
-  const int64_t unit = std::max(m_block, v_block) * 16;
+  const int64_t large = std::max(m_block, v_block), fair = slice.size / (4 * at::get_num_threads());
+  const int64_t unit = blocks(std::clamp<int64_t>(fair, 4096, kMomentsTask), large) * large;
   share(blocks(slice.size, unit), [&](int64_t task) {
     adamw(slice, scalars, task * unit, std::min(slice.size, (task + 1) * unit));
   });

@@ -7,7 +7,7 @@ a value lies between two; everything else is rounded as there.
 from torch import Tensor
 
 from pennyweight.kernels.gpu.language import blocks, constexpr, jit, tl
-from pennyweight.kernels.gpu.noise import risen, uniform
+from pennyweight.kernels.gpu.noise import halves, risen
 from pennyweight.kernels.gpu.scaling import INFINITY_BITS, TINY, WHOLE, divided, magnitude_bits, scale_of
 
 TOGETHER = 1024  # elements of one program: 8 a thread of 4 warps
@@ -89,16 +89,16 @@ def _adamw_kernel(
 
     m = m + (g - m) * rise_m
     v = tl.where(inside, v * keep_v + g * rise_v * g, 0.0)
+    v = tl.where(v > MOST, MOST, v)  # g^2 overflows from |g| = 1.8e19; an infinity would take its block along
     w = tl.load(weights_ptr + place, mask=inside, other=0.0) * decay
     w = w - tl.div_rn(m * step_size, tl.sqrt_rn(v) * correction + eps)
     tl.store(weights_ptr + place, w, mask=inside)
 
     m_scale = scale_of(_most(tl.where(inside, magnitude_bits(m), 0), M_SMALL), 127.0)
-    m_u = uniform(place + start, m_low, m_high) if M_NOISE else 0.0
+    m_u = halves(place + start, m_low, m_high) if M_NOISE else 0.0
     tl.store(m_ptr + place, _m_code(m, m_scale, m_u, M_NOISE), mask=inside)
     tl.store(m_scales_ptr + m_block, m_scale, mask=m_there)
 
-    v = tl.where(v > MOST, MOST, v)  # g^2 overflows from |g| = 1.8e19; an infinity would take its block along
     bits = magnitude_bits(v)
     most, least = _most(bits, V_SMALL), _least(tl.where(bits > 0, bits, NO_BITS), V_SMALL)
     finite = most < INFINITY_BITS
@@ -107,7 +107,7 @@ def _adamw_kernel(
     live = high > 0.0
     low = tl.where(live, tl.minimum(least, most), INFINITY_BITS - 1).to(tl.float32, bitcast=True)
     span = tl.minimum(tl.log2(tl.div_rn(tl.where(live, high, low), low)), OCTAVES)
-    v_u = uniform(place + start, v_low, v_high) if V_NOISE else 0.0
+    v_u = halves(place + start, v_low, v_high) if V_NOISE else 0.0
     tl.store(v_ptr + place, _v_code(v, high, span, v_u, OCTAVES, V_NOISE), mask=inside)
     tl.store(v_scales_ptr + v_block, tl.where(finite, high, float("nan")), mask=v_there)
     tl.store(spans_ptr + v_block, span, mask=v_there)
