@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from pennyweight.optim import finiteness
 from pennyweight.training.gradient import Gradient, norm
 from pennyweight.training.guard import first_bad
 
@@ -85,6 +86,18 @@ def test_clipping_is_exact_and_of_the_whole_gradient():
     gradient(model, [x], clip=expected * 2)()
     for g, p in zip(before, model.parameters(), strict=True):
         assert torch.equal(p.grad, g)
+
+
+def test_gradients_whose_norm_was_taken_are_vouched_for(monkeypatch):
+    model = network()
+    gradient(model, [torch.randn(6, 4)], clip=1e-3)()
+    read = []
+    monkeypatch.setattr(finiteness, "squares", lambda given: read.extend(given) or [0.0] * len(given))
+    assert all(finiteness.finite([p.grad for p in model.parameters()]))
+    assert read == []
+    gradient(model, [torch.full((1, 4), math.inf)])()
+    finiteness.finite([p.grad for p in model.parameters()])
+    assert len(read) == 4
 
 
 def test_what_is_not_finite_is_told_before_anything_is_clipped():

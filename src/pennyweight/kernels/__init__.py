@@ -20,6 +20,7 @@ from pennyweight.kernels.products import multiply as multiply
 from pennyweight.kernels.products import product as product
 from pennyweight.kernels.products import real_reason as real_reason
 from pennyweight.kernels.products import slow_reason as slow_reason
+from pennyweight.kernels.squares import squares as squares
 from pennyweight.kernels.tiled_attention import attends as attends
 from pennyweight.kernels.tiled_attention import attention as attention
 from pennyweight.kernels.tiled_attention import attention_backward as attention_backward

@@ -1,6 +1,7 @@
 """How a gradient becomes a step: AdamW whose moments are written in few bits."""
 
 from pennyweight.optim.adamw import AdamW
+from pennyweight.optim.finiteness import vouch
 from pennyweight.optim.memory import predicted_state_bytes, state_bytes
 from pennyweight.optim.moments import Moment
 from pennyweight.optim.motion import Motion, motion, motions
@@ -20,4 +21,5 @@ __all__ = [
     "state_bytes",
     "update",
     "update_",
+    "vouch",
 ]

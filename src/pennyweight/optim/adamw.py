@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pennyweight.numerics import Cast, Counter, Rounding
+from pennyweight.optim.finiteness import finite
 from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
@@ -185,32 +186,25 @@ class AdamW(torch.optim.Optimizer):
 
     def _nonfinite(self) -> set[int]:
         """The parameters whose step is skipped for a NaN or an infinity in the gradient; raises if it may not be."""
-        sums: dict[torch.device, list[Tensor]] = {}
-        having: dict[torch.device, list[tuple[str, Tensor, str]]] = {}
+        having: list[tuple[str, Tensor, Tensor, str]] = []
         for number, group in enumerate(self.param_groups):
             for index, parameter in enumerate(group["params"]):
                 gradient = parameter.grad
                 if gradient is None:
                     continue
-                if gradient.layout != torch.strided:
-                    name = _name(group, number, index)
-                    raise TypeError(f"AdamW takes dense gradients, got a {gradient.layout} one for parameter {name}")
-                sums.setdefault(gradient.device, []).append(gradient.sum(dtype=torch.float32))
                 name = _name(group, number, index)
-                having.setdefault(gradient.device, []).append((name, parameter, group["nonfinite"]))
+                if gradient.layout != torch.strided:
+                    raise TypeError(f"AdamW takes dense gradients, got a {gradient.layout} one for parameter {name}")
+                having.append((name, parameter, gradient, group["nonfinite"]))
         skipped: set[int] = set()
-        for device, found in sums.items():
-            for finite, (name, parameter, answer) in zip(
-                torch.stack(found).isfinite().tolist(), having[device], strict=True
-            ):
-                # A finite sum proves finite elements; a sum of finite elements may overflow, so look twice.
-                if finite or (parameter.grad is not None and torch.isfinite(parameter.grad).all()):
-                    continue
-                if answer == "raise":
-                    raise FloatingPointError(
-                        f"the gradient of parameter {name} holds NaN or infinity; no weight and no moment was changed "
-                        "(nonfinite='skip' leaves out the step of such a tensor)"
-                    )
+        answers = finite([gradient for _, _, gradient, _ in having])
+        for (name, parameter, _, what), is_finite in zip(having, answers, strict=True):
+            if not is_finite and what == "raise":
+                raise FloatingPointError(
+                    f"the gradient of parameter {name} holds NaN or infinity; no weight and no moment was changed "
+                    "(nonfinite='skip' leaves out the step of such a tensor)"
+                )
+            if not is_finite:
                 skipped.add(id(parameter))
         return skipped
 

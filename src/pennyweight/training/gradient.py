@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pennyweight.kernels import squares
+from pennyweight.optim import vouch
+
 Objective = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -51,6 +54,8 @@ class Gradient:
         if self.clip is not None and self.norm > self.clip:
             for gradient in gradients:
                 gradient.mul_(self.clip / self.norm)
+        if math.isfinite(self.norm):
+            vouch(gradients)
         return total
 
     def loss(self, batch: Tensor) -> Tensor:
@@ -65,8 +70,5 @@ class Gradient:
 
 
 def norm(gradients: list[Tensor]) -> float:
-    """The Euclidean norm of all gradients as one vector."""
-    if not gradients:
-        return 0.0
-    parts = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
-    return torch.linalg.vector_norm(parts.double()).item()
+    """The Euclidean norm of all gradients as one vector; finite gradients of float32 and below have a finite one."""
+    return math.sqrt(sum(squares(gradients)))

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 
 #include "door.h"
 #include "moments.h"
+#include "squares.h"
 
 namespace pennyweight {
 
@@ -29,6 +31,7 @@ using at::Tensor;
 constexpr int64_t kHeight = 256;           // rows of the left operand that a task multiplies
 constexpr int64_t kCached = 768 * 1024;    // bytes of packed panels that a task multiplies: they stay in a second-level cache
 constexpr int64_t kRowsTask = 32 * 1024;   // numbers written by one task
+constexpr int64_t kSquaresTask = 64 * 1024;  // numbers whose squares one task adds up
 constexpr int64_t kMomentsTask = 64 * 1024;  // elements that a task steps: what it asks for ahead is wasted at its end
 
 Number number_of(const Tensor& x) {
@@ -214,6 +217,30 @@ void adamw_step(Tensor& weights, const Tensor& gradient, Tensor& m_codes, Tensor
   });
 }
 
+// The sum of squares of each of many contiguous tensors of fp32 or bf16, as doubles; the number of threads changes no bit.
+Tensor squares_of(at::TensorList tensors) {
+  struct Part {
+    size_t tensor;
+    int64_t first, size;
+    double sum;
+  };
+  std::vector<Part> parts;
+  for (size_t t = 0; t < tensors.size(); ++t)
+    for (int64_t first = 0, size = tensors[t].numel(); first < size; first += kSquaresTask)
+      parts.push_back({t, first, std::min(kSquaresTask, size - first), 0.0});
+  share(parts.size(), [&](int64_t task) {
+    Part& part = parts[task];
+    const Tensor& x = tensors[part.tensor];
+    part.sum = x.scalar_type() == at::kFloat
+                   ? squares(x.const_data_ptr<float>() + part.first, part.size)
+                   : squares(static_cast<const uint16_t*>(x.const_data_ptr()) + part.first, part.size);
+  });
+  Tensor out = at::zeros({int64_t(tensors.size())}, at::kDouble);
+  double* sums = out.data_ptr<double>();
+  for (const Part& part : parts) sums[part.tensor] += part.sum;
+  return out;
+}
+
 std::string door_name() { return taken()->name; }
 
 // For tests: takes the door of that name if this machine has it.
@@ -235,6 +262,7 @@ TORCH_LIBRARY(pennyweight, m) {
         " -> (Tensor, Tensor, Tensor)");
   m.def("adamw_step(Tensor(a!) weights, Tensor gradient, Tensor(b!) m_codes, Tensor(c!) m_scales, int m_block,"
         " Tensor(d!) v_codes, Tensor(e!) v_scales, Tensor(f!) v_spans, int v_block, float[] step, int? m_key, int? v_key, int start) -> ()");
+  m.def("squares(Tensor[] tensors) -> Tensor");
   m.def("has_adamw() -> bool", has_adamw);
   m.def("door_name() -> str", door_name);
   m.def("take_door(str name) -> bool", take_door);
@@ -245,6 +273,7 @@ TORCH_LIBRARY_IMPL(pennyweight, CPU, m) {
   m.impl("int8_linear", int8_linear);
   m.impl("int8_linear_backward", int8_linear_backward);
   m.impl("adamw_step", adamw_step);
+  m.impl("squares", squares_of);
 }
 
 }  // namespace pennyweight
