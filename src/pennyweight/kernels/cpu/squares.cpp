@@ -42,7 +42,7 @@ inline __m512d numbers(const uint16_t* x) {
   return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)));
 }
 
-constexpr int64_t kAhead = 2048;  // numbers: what is asked of memory now is added this much later
+constexpr int64_t kFar = 4096, kNear = 512;  // numbers ahead that are asked into the second- and first-level cache
 
 // The same of whole groups of 32.
 template <class Stored>
@@ -50,7 +50,10 @@ void add_squares_of_vectors(const Stored* x, int64_t size, double* sums) {
   __m512d all[kLanes / 8];
   for (int64_t j = 0; j < kLanes / 8; ++j) all[j] = _mm512_setzero_pd();
   for (int64_t k = 0; k < size; k += kLanes) {
-    for (int64_t j = 0; j < kLanes; j += 64 / sizeof *x) __builtin_prefetch(x + k + j + kAhead);
+    for (int64_t j = 0; j < kLanes; j += 64 / sizeof *x) {
+      __builtin_prefetch(x + k + j + kFar, 0, 2);
+      __builtin_prefetch(x + k + j + kNear);
+    }
     for (int64_t j = 0; j < kLanes / 8; ++j) {
       const __m512d y = numbers(x + k + 8 * j);
       all[j] = _mm512_fmadd_pd(y, y, all[j]);
