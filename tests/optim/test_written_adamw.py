@@ -97,3 +97,20 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
     (one, one_state), (three, three_state) = results
     assert torch.equal(one, three)
     assert all(torch.equal(one_state[name], three_state[name]) for name in one_state)
+
+
+def test_slices_and_casts_whose_noise_comes_otherwise_go_the_readable_way() -> None:
+    how, other, weights = plan("stochastic"), plan("nearest"), torch.randn(64)
+    assert steps_at_once(how.m.cast, how.v.cast, weights, weights, 32)
+    assert not steps_at_once(how.m.cast, how.v.cast, weights, weights, 16)
+    assert not steps_at_once(how.m.cast, other.v.cast, weights, weights)
+    assert not steps_at_once(plan("stochastic", m_block=16).m.cast, how.v.cast, weights, weights)
+
+
+def test_zeros_among_the_second_moments_take_the_smallest_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    gradient = torch.linspace(1, 2, 512)
+    gradient[::7] = 0
+    how, weights = plan("nearest"), torch.randn(512)
+    _, fast = trained(how, weights, [gradient], monkeypatch, fast=True)
+    assert fast["v.codes"].view(-1)[::7].max() == 0
+    assert fast["v.extra"][0] < 2  # octaves: log2 of the largest square of a block over its smallest positive one

@@ -75,7 +75,7 @@ struct Decoder {
   }
 };
 
-// The largest |m|, and the largest and the smallest positive v, as bits: those of positive floats are in their order.
+// The largest |m|, and the largest and the smallest v, as bits: those of positive floats are in their order.
 struct Extent {
   __m512i m, v, least;
 
@@ -86,17 +86,33 @@ struct Extent {
   void add(__m512 x, __m512 y) {
     m = _mm512_max_epu32(m, _mm512_and_si512(_mm512_castps_si512(x), set_bits(0x7fffffff)));
     v = _mm512_max_epu32(v, _mm512_castps_si512(y));
-    least = _mm512_min_epu32(least, _mm512_sub_epi32(_mm512_castps_si512(y), set_bits(1)));  // 0 becomes the largest
+    least = _mm512_min_epu32(least, _mm512_castps_si512(y));
   }
 
   float m_scale() const { return Group(float_of(_mm512_reduce_max_epu32(m))).stored; }
 
-  // What a block of v is written by: companding.py's LogRange.
-  void v_scale(float octaves, float* scale, float* span) const {
-    const float high = float_of(_mm512_reduce_max_epu32(v)), low = float_of(_mm512_reduce_min_epu32(least) + 1);
+  // What a block of v is written by: companding.py's LogRange. Zeros and infinities are rare, and looked for again.
+  void v_scale(float octaves, float* values, int64_t size, float* scale, float* span) const {
+    uint32_t most = _mm512_reduce_max_epu32(v), fewest = _mm512_reduce_min_epu32(least);
+    if (most > 0x7f7fffff || (most && !fewest)) mend(values, size, most, fewest);
+    const float high = float_of(most), low = float_of(fewest);
     const bool finite = high <= kLargest, live = finite && high >= kTiny;
     *scale = !finite ? __builtin_nanf("") : live ? high : 0.0f;
     *span = live && low < high ? std::min(std::max(std::log2(high / low), 0.0f), octaves) : 0.0f;
+  }
+
+  // g^2 overflows from |g| = 1.8e19, and an infinity would take its block along: it becomes the largest number. A NaN
+  // stays. Then the extent of the positive values.
+  static void mend(float* values, int64_t size, uint32_t& most, uint32_t& fewest) {
+    most = 0, fewest = 0xffffffff;
+    for (int64_t k = 0; k < size; ++k) {
+      values[k] = values[k] > kLargest ? kLargest : values[k];
+      uint32_t bits;
+      std::memcpy(&bits, values + k, 4);
+      most = std::max(most, bits);
+      fewest = std::min(fewest, bits - 1);  // 0 becomes the largest
+    }
+    ++fewest;
   }
 };
 
@@ -111,11 +127,9 @@ inline Extent average(const Slice& s, const Step& step, const Decoder& old, int6
     const __m512 old_v = old(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, s.v_codes + i + k)));
     const __m512 new_m = _mm512_maskz_fmadd_ps(mask, m_code, keep_m, _mm512_mul_ps(g, set(step.rise_m)));
     const __m512 new_v = _mm512_maskz_fmadd_ps(mask, _mm512_mul_ps(g, set(step.rise_v)), g, old_v);
-    // g^2 overflows from |g| = 1.8e19, and an infinity would take its block along. A NaN stays.
-    const __m512 bounded = _mm512_min_ps(set(kLargest), new_v);
     _mm512_storeu_ps(m + k, new_m);
-    _mm512_storeu_ps(v + k, bounded);
-    extent.add(new_m, bounded);
+    _mm512_storeu_ps(v + k, new_v);
+    extent.add(new_m, new_v);
   };
   int64_t k = 0;
   for (; k + 16 <= size; k += 16) some(k, 0xffff);
@@ -267,7 +281,7 @@ void step_blocks(const Slice& s, const Step& step, int64_t first, int64_t last) 
         extent = average(s, step, old, i + k, std::min(small, to - k), m + k, v + k, extent);
         if ((k + small) % s.m_block == 0 || k + small >= size) s.m_scales[(i + k) / s.m_block] = extent.m_scale();
       }
-      extent.v_scale(step.octaves, s.v_scales + block, s.v_spans + block);
+      extent.v_scale(step.octaves, v + from, to - from, s.v_scales + block, s.v_spans + block);
     }
     for (int64_t from = 0; from < size; from += s.v_block) {
       const int64_t block = (i + from) / s.v_block, to = std::min(size, from + s.v_block);
