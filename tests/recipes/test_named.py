@@ -6,7 +6,7 @@ import pytest
 
 from pennyweight.recipes import Recipe, names, recipe
 
-OWN = ["fp32", "bf16", "w8a8", "w8a8g8", "m8v8", "penny8", "penny4", "w2a2-control"]
+OWN = ["fp32", "bf16", "w8a8", "w8a8g8", "m8v8", "penny8", "penny8k8", "penny4", "w2a2-control"]
 PAPER = [
     *("paper-w8", "paper-w8t", "paper-w4", "paper-w4t", "paper-a8", "paper-a8t", "paper-a4", "paper-a4c", "paper-a4t"),
     *("paper-g8", "paper-g8t", "paper-g4", "paper-w8a8", "paper-w8a8g8"),

@@ -52,6 +52,11 @@ def penny8() -> Recipe:
     return parse("w8a8g8m8v8")
 
 
+def penny8k8() -> Recipe:
+    """penny8 that also keeps in 8 bits what norms, attention and the other functions save: memory for a little time."""
+    return parse("w8a8g8m8v8k8")
+
+
 def penny4() -> Recipe:
     """All three products in 4-bit blocks of 32, rotated along the summed dimension; both moments in 4 bits.
 
@@ -104,6 +109,7 @@ NAMED: dict[str, Callable[[], Recipe]] = {
     "w8a8g8": w8a8g8,
     "m8v8": m8v8,
     "penny8": penny8,
+    "penny8k8": penny8k8,
     "penny4": penny4,
     "w2a2-control": w2a2_control,
     "paper-w8": partial(paper, w="int8/row"),

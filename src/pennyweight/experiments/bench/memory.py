@@ -14,10 +14,14 @@ from transformers import GPT2LMHeadModel
 
 from pennyweight.experiments.bench.rounds import Built
 from pennyweight.experiments.bench.sizes import Sizes
-from pennyweight.experiments.bench.steps import BASELINE, PENNY8, Shape, config_of, tokens_of
+from pennyweight.experiments.bench.steps import BASELINE, PENNY8, PENNY8K8, Shape, config_of, tokens_of
 from pennyweight.training.memory import Peak
 
-SIDES: dict[str, Callable[[Shape], Built]] = {BASELINE: Shape.autocast, PENNY8: Shape.penny8}
+SIDES: dict[str, Callable[[Shape], Built]] = {
+    BASELINE: Shape.autocast,
+    PENNY8: Shape.penny8,
+    PENNY8K8: Shape.penny8k8,
+}
 
 
 def peak_bytes(side: str, sizes: Sizes, steps: int, threads: int) -> int:

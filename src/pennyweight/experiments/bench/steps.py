@@ -27,7 +27,7 @@ from pennyweight.training.objectives import NextToken
 from pennyweight.training.state import build_optimizer
 
 CLIP, NUMBERS = 1.0, Optimizer(lr=3e-4)  # of every side's AdamW
-BASELINE, PENNY8 = "bf16 autocast", "penny8"
+BASELINE, PENNY8, PENNY8K8 = "bf16 autocast", "penny8", "penny8k8"
 
 
 def config_of(shape: str, sizes: Sizes) -> PreTrainedConfig:
@@ -53,6 +53,7 @@ def steps(shape: str, sizes: Sizes) -> list[Question]:
         Side("pure bf16", make.bf16),
         Side("torchao int8 training, pure bf16", make.torchao, missing=absent),
         Side(PENNY8, make.penny8),
+        Side(PENNY8K8, make.penny8k8),
         Side("w8a8g8, own AdamW on fp32 moments", partial(make.ours, "w8a8g8")),
         Side("w8a8g8 layers alone: stock head and all between, torch's fused AdamW", make.products_alone),
     )
@@ -152,6 +153,10 @@ class Shape:
     def penny8(self) -> Built:
         """As `pennyweight train --recipe penny8` steps."""
         return self.ours(PENNY8)
+
+    def penny8k8(self) -> Built:
+        """The same, with all else that is saved in 8 bits."""
+        return self.ours(PENNY8K8)
 
     def products_alone(self) -> Built:
         """What the int8 layers gain by themselves."""
