@@ -106,11 +106,11 @@ def test_memory_is_that_of_each_side_against_the_first(monkeypatch: pytest.Monke
 
     def peak_bytes(side: str, sizes: Sizes, steps: int, threads: int) -> int:
         asked.append((side, steps, threads))
-        return {"bf16 autocast": 1000, "penny8": 400}[side]
+        return {"bf16 autocast": 1000, "penny8": 400, "penny8k8": 300}[side]
 
     monkeypatch.setattr(groups, "peak_bytes", peak_bytes)
     rows = sides(bench(["memory"], repeats=7, threads=1, sizes=TINY), "memory")
-    assert asked == [("bf16 autocast", 7, 1), ("penny8", 7, 1)]
+    assert asked == [("bf16 autocast", 7, 1), ("penny8", 7, 1), ("penny8k8", 7, 1)]
     assert (rows["penny8"]["peak_bytes"], rows["penny8"]["share"]) == (400, 0.4)
 
 
