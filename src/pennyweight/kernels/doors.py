@@ -118,8 +118,13 @@ def doctor() -> list[Door]:
     if (why := missing()) is None:
         door = f"{torch.ops.pennyweight.door_name()}, compiled C++"
         lines.append(Door("int8 linear layer", door, "the best that this processor and its compiler have"))
+        tiles = torch.ops.pennyweight.has_attention()
+        why = "bf16, causal or whole, no mask" if tiles else "this processor has no tiles for bf16 (AMX)"
+        lines.append(Door("attention", "AMX, compiled C++" if tiles else "PyTorch's", why))
+        lines.append(Door("SiLU and GELU", "compiled C++", "one pass over memory each way"))
     else:
         lines.append(Door("int8 linear layer", "the operators below", why))
+        lines.append(Door("attention, SiLU and GELU", "PyTorch's", why))
     why = gpu.obstacle()
     door = "the operators below" if why else gpu.NAME
     lines.append(Door("int8 linear layer and AdamW on a GPU", door, why or gpu.reason()))
