@@ -287,3 +287,40 @@ def test_complex_parameters_and_sparse_gradients_are_refused(parameters) -> None
     table(torch.tensor([1])).sum().backward()
     with pytest.raises(TypeError, match="dense"):
         a.step()
+
+
+@pytest.mark.parametrize("settings", [{}, {"m": "int8/block128", "v": "log8/block128", "min_numel": 1}])
+def test_parameters_taken_one_by_one_in_any_order_end_as_in_one_step(settings):
+    torch.manual_seed(0)
+    values = [torch.randn(64, 128) for _ in range(3)]
+    whole, single = ([torch.nn.Parameter(value.clone()) for value in values] for _ in range(2))
+    a, b = AdamW(whole, **settings), AdamW(single, **settings)
+    for _ in range(3):
+        gradients = [torch.randn(64, 128) for _ in values]
+        for parameter, gradient in zip(whole, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        a.step()
+        for index in (2, 0, 1):
+            single[index].grad = gradients[index].clone()
+            b.take(single[index])
+            single[index].grad = None
+        b.step()
+    assert all(torch.equal(one, other) for one, other in zip(whole, single, strict=True))
+    assert a.counters()[0].state() == b.counters()[0].state() == {"seed": 0, "step": 3, "micro_batch": 0}
+
+
+def test_a_parameter_is_taken_once_a_step_and_only_if_its_gradient_is_finite():
+    weight, other = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = AdamW([weight])
+    weight.grad = torch.tensor([1.0, float("nan")])
+    with pytest.raises(FloatingPointError, match="its weight and its moments stay"):
+        optimizer.take(weight)
+    assert torch.equal(weight, torch.ones(2))
+    for again in (weight, other):
+        with pytest.raises(ValueError, match="once a step, got one that it has taken or does not hold"):
+            optimizer.take(again)
+    weight.grad = None
+    optimizer.step()
+    weight.grad = torch.ones(2)
+    optimizer.take(weight)
+    assert not torch.equal(weight, torch.ones(2))

@@ -45,6 +45,13 @@ def test_a_run_is_frozen_and_derives_by_replace():
         ({"steps": 2.5}, "got 2.5"),
         ({"seed": -1}, "got -1"),
         ({"clip": 0.0}, "got 0.0"),
+        (
+            {"clip": None, "clip_by": "previous"},
+            "Run.clip_by='previous' says by which norm clip cuts, but clip is None",
+        ),
+        ({"gradients": "freed"}, "set clip_by='previous' or clip=None, or gradients='held'"),
+        ({"gradients": "freed", "clip": None, "accumulate": 2}, "accumulate=2 adds up several; take one larger batch"),
+        ({"gradients": "freeed"}, "'held' or 'freed', got 'freeed'"),
         ({"recipe": "peny8"}, "did you mean 'penny8'?"),
         ({"strategy": "synchronus"}, "did you mean 'synchronous'?"),
         ({"objective": "next-tokn"}, "did you mean 'next-token'?"),
@@ -63,6 +70,12 @@ def test_a_wrong_field_is_one_sentence(wrong, said):
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         Run(**wrong)
     assert "\n" not in str(caught.value)
+
+
+def test_gradients_are_freed_where_nothing_needs_them_together():
+    assert Run(gradients="freed", clip=None).gradients == "freed"
+    assert Run(gradients="freed", clip_by="previous").clip == 1.0
+    assert Run(clip_by="previous", accumulate=2).gradients == "held"
 
 
 def test_every_number_that_a_schedule_reads_may_be_set():

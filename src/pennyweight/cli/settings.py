@@ -21,6 +21,8 @@ SETTINGS = (
     ("batch", "16", "sequences in a micro-batch"),
     ("accumulate", "1", "micro-batches in a step"),
     ("clip", "1.0", "largest norm of the gradient, or none"),
+    ("clip_by", "exact", "or previous: the last step's norm"),
+    ("gradients", "held", "or freed: each once its weight moved"),
     ("evaluation.every", "0", "steps; 0: ten times a run"),
     ("evaluation.tokens", "65536", "of the validation part"),
     ("checkpoint.every", "0", "steps; 0: at the end and on Ctrl-C"),

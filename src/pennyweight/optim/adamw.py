@@ -35,7 +35,7 @@ class AdamW(torch.optim.Optimizer):
 
     Parameters stamped by `pennyweight.quantize` bring their name and their noise counter; else the names are those of
     `named_parameters()`, else "group.index", and the counter is the optimizer's own. `step()` advances each counter
-    once, after the updates.
+    once, after the updates; `take()` steps one parameter before that, while its gradient still passes by.
 
     Raises ValueError or TypeError for what it cannot do: amsgrad, maximize, sparse gradients, complex parameters.
     Source:   Loshchilov & Hutter, arXiv:1711.05101; Dettmers et al., arXiv:2110.02861; Li et al., arXiv:2309.01507.
@@ -62,6 +62,7 @@ class AdamW(torch.optim.Optimizer):
     ) -> None:
         _check_flags(flags)
         self._counter = Counter(seed=seed)
+        self._under_way: dict[int, tuple[str, Plan]] | None = None
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "m": m, "v": v}
         defaults |= {"weights": weights, "rounding": rounding, "min_numel": min_numel, "nonfinite": nonfinite}
         super().__init__(params, defaults)
@@ -94,7 +95,28 @@ class AdamW(torch.optim.Optimizer):
         for counter in self.counters():
             counter.advance()
         self._record_counters()
+        self._under_way = None
         return loss
+
+    @torch.no_grad()
+    def take(self, parameter: Tensor) -> None:
+        """Steps one parameter now, from its gradient, which the caller may then free; `step()` ends the step for all.
+
+        The noise is counted by name and step, so the order in which parameters are taken changes nothing.
+        Ancestor: `step()` with every gradient in place, bit for bit.
+        Raises ValueError for a parameter that is none of the optimizer's, or was taken since the last `step()`;
+        FloatingPointError as `step()`, but what was taken before has been changed.
+        """
+        if self._under_way is None:
+            self._under_way = {id(one): (name, plan) for name, one, plan in self.plans()}
+        if id(parameter) not in self._under_way:
+            raise ValueError(
+                "AdamW takes each of its parameters once a step, got one that it has taken or does not hold; "
+                "a method that asks for the gradient twice needs all gradients at once"
+            )
+        _, plan = self._under_way.pop(id(parameter))
+        if id(parameter) not in self._nonfinite(only=parameter):
+            self._update(parameter, plan)
 
     def counters(self) -> list[Counter]:
         """The distinct noise counters of the parameters, in the order of the groups."""
@@ -135,6 +157,7 @@ class AdamW(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._under_way = None
         if not hasattr(self, "_counter"):
             self._counter = Counter()
             for group in self.param_groups:
@@ -184,24 +207,25 @@ class AdamW(torch.optim.Optimizer):
         if not parameter.is_contiguous():
             parameter.copy_(weights.view(parameter.shape))
 
-    def _nonfinite(self) -> set[int]:
+    def _nonfinite(self, only: Tensor | None = None) -> set[int]:
         """The parameters whose step is skipped for a NaN or an infinity in the gradient; raises if it may not be."""
         having: list[tuple[str, Tensor, Tensor, str]] = []
         for number, group in enumerate(self.param_groups):
             for index, parameter in enumerate(group["params"]):
                 gradient = parameter.grad
-                if gradient is None:
+                if gradient is None or (only is not None and parameter is not only):
                     continue
                 name = _name(group, number, index)
                 if gradient.layout != torch.strided:
                     raise TypeError(f"AdamW takes dense gradients, got a {gradient.layout} one for parameter {name}")
                 having.append((name, parameter, gradient, group["nonfinite"]))
         skipped: set[int] = set()
+        changed = "no weight and no moment was changed" if only is None else "its weight and its moments stay"
         answers = finite([gradient for _, _, gradient, _ in having])
         for (name, parameter, _, what), is_finite in zip(having, answers, strict=True):
             if not is_finite and what == "raise":
                 raise FloatingPointError(
-                    f"the gradient of parameter {name} holds NaN or infinity; no weight and no moment was changed "
+                    f"the gradient of parameter {name} holds NaN or infinity; {changed} "
                     "(nonfinite='skip' leaves out the step of such a tensor)"
                 )
             if not is_finite:

@@ -19,12 +19,13 @@ def precise(precision: str, device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Gradient:
     """What a strategy hands to an optimizer: calling it fills every `.grad` and returns the mean loss.
 
-    The gradient is of the mean over all micro-batches of a step, and its norm is cut to `clip` once, exactly, when it
-    is complete. `check` is told the loss and the norm before anything is clipped, and raises when they are not finite.
+    The gradient is of the mean over all micro-batches of a step. When it is complete and its norm is above `clip`, it
+    is multiplied once by clip over that norm; or, where `previous` is given, by clip over the norm of the step before.
+    `check` is told the loss and the norm before anything is clipped, and raises when they are not finite.
     """
 
     model: nn.Module
@@ -32,10 +33,11 @@ class Gradient:
     precision: str
     clip: float | None
     batches: list[Tensor]  # [batch, context + 1] each
-    check: Callable[[Tensor, float], None]
+    check: Callable[..., None]  # (loss, norm), and where it went wrong as `where`, if that is known
     watch: Callable[[], AbstractContextManager[object]] = nullcontext  # around each forward pass: memory is measured
+    previous: float | None = None  # the norm by which is clipped; None: the gradient's own
     norm: float = field(default=math.nan, init=False)
-    memory_bytes: int = field(default=0, init=False)  # of all gradients together
+    memory_bytes: int = field(default=0, init=False)  # of the gradients that stood together
 
     def __call__(self) -> Tensor:
         """Fills the gradients; returns the mean loss of the step, a float32 scalar."""
@@ -51,9 +53,9 @@ class Gradient:
         self.norm = norm(gradients)
         self.memory_bytes = sum(gradient.nbytes for gradient in gradients)
         self.check(total, self.norm)
-        if self.clip is not None and self.norm > self.clip:
+        if (factor := cut(self.clip, self.norm if self.previous is None else self.previous)) is not None:
             for gradient in gradients:
-                gradient.mul_(self.clip / self.norm)
+                gradient.mul_(factor)
         if math.isfinite(self.norm):
             vouch(gradients)
         return total
@@ -67,6 +69,11 @@ class Gradient:
         """Gives the gradients' memory back."""
         for parameter in self.model.parameters():
             parameter.grad = None
+
+
+def cut(clip: float | None, norm: float) -> float | None:
+    """What a gradient is multiplied by so that a gradient of this norm gets the norm `clip`; None: by nothing."""
+    return clip / norm if clip is not None and norm > clip else None
 
 
 def norm(gradients: list[Tensor]) -> float:

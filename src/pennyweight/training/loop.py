@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ from pennyweight.numerics import key
 from pennyweight.optim import state_bytes
 from pennyweight.training.checkpoint import checkpoints, save
 from pennyweight.training.folder import RunFolder
+from pennyweight.training.freed import Freed
 from pennyweight.training.gradient import Gradient
 from pennyweight.training.guard import Diverged, Interrupt, first_bad
 from pennyweight.training.ledger import Ledger
@@ -78,15 +79,7 @@ class Loop:
         torch.manual_seed(key(run.seed, progress.step, "dropout", "") >> 1)  # >> 1: torch takes 63 bits
         batches = [training.sampler.next().to(self.peak.device) for _ in range(run.accumulate)]
         saved = SavedActivations(training.model)
-        gradient = Gradient(
-            model=training.model,
-            objective=run.objective,
-            precision=run.recipe.precision,
-            clip=run.clip,
-            batches=batches,
-            check=partial(self.check, batches),
-            watch=nullcontext if progress.memory else saved,
-        )
+        gradient = self.gradient(batches, nullcontext if progress.memory else saved)
         loss = run.strategy.step(gradient, training.optimizer).item()
         gradient.clear()
         seconds = time.perf_counter() - began
@@ -94,6 +87,7 @@ class Loop:
         progress.step += 1
         progress.tokens += run.tokens_per_step
         progress.step_seconds += seconds
+        progress.gradient_norm = gradient.norm
         progress.curve.append((progress.step, loss))
         numbers = {"loss": loss, "learning_rate": lr, "gradient_norm": gradient.norm, "tokens": progress.tokens}
         rate = run.tokens_per_step / seconds
@@ -101,6 +95,24 @@ class Loop:
             "step", progress.step, **numbers, tokens_per_second=round(rate, 1), resident_bytes=resident_bytes()
         )
         self.bar.step(progress.step, loss, rate)
+
+    def gradient(self, batches: list[Tensor], watch: Callable[[], AbstractContextManager[object]]) -> Gradient:
+        """The gradient point of one step on `batches`, as the run holds or frees it."""
+        training, run = self.training, self.training.run
+        kind: Callable[..., Gradient] = Gradient
+        if run.gradients == "freed":
+            early = run.objective.early(training.model, batches[0])
+            kind = partial(Freed, optimizer=training.optimizer, counter=training.conversion.counter, early=early)
+        return kind(
+            model=training.model,
+            objective=run.objective,
+            precision=run.recipe.precision,
+            clip=run.clip,
+            batches=batches,
+            check=partial(self.check, batches),
+            watch=watch,
+            previous=training.progress.gradient_norm if run.clip_by == "previous" else None,
+        )
 
     def measured(self, gradient: Gradient, saved: SavedActivations) -> Categories:
         """Bytes of what one step really held, by category."""
@@ -148,18 +160,24 @@ class Loop:
             self.saved = step
             self.bar.phase("")
 
-    def check(self, batches: list[Tensor], loss: Tensor, norm: float) -> None:
-        """Stops a step whose loss or gradient is not finite, before it moves a weight. Errors: Diverged."""
+    def check(self, batches: list[Tensor], loss: Tensor, norm: float, where: str | None = None) -> None:
+        """Stops a step whose loss or gradient is not finite, before it moves a weight. Errors: Diverged.
+
+        `where`: of a gradient freed layer by layer, when weights have moved already; no checkpoint is made of them.
+        """
         if loss.isfinite() and math.isfinite(norm):
             return
         step = self.training.progress.step + 1
         what = f"the gradient's norm is {norm}" if loss.isfinite() else f"the loss is {loss.item()}"
-        self.diverged(step, what, self.blame(batches))
+        self.diverged(step, what, where or self.blame(batches))
 
     def blame(self, batches: Iterable[Tensor]) -> str:
         """Where NaN or infinity first appears when the model reads `batches` again."""
         run, model = self.training.run, self.training.model
-        again = Gradient(model, run.objective, run.recipe.precision, None, [], lambda *_: None)
+        precision, objective = run.recipe.precision, run.objective
+        again = Gradient(
+            model=model, objective=objective, precision=precision, clip=None, batches=[], check=lambda *_: None
+        )
         places = (first_bad(model, partial(again.loss, batch.to(self.peak.device))) for batch in batches)
         return next((place for place in places if place is not None), "the sum over the batches, each of them finite")
 

@@ -74,3 +74,16 @@ class NextToken:
             return cross_entropy(logits.flatten(0, 1), targets)
         hidden = before_head(model, head, inputs)
         return head_cross_entropy(hidden.flatten(0, 1), head.weight, targets, bias=head.bias)
+
+    def early(self, model: nn.Module, tokens: Tensor) -> Tensor | None:
+        """The tied weight whose gradient the loss of `tokens` makes in the forward pass and the embedding adds to last.
+
+        None: there is none.
+        """
+        from pennyweight.nn import plain_head  # here for the reason above
+
+        head = plain_head(model, tokens[:, :-1])
+        if head is None:
+            return None
+        tied = any(one.weight is head.weight for one in model.modules() if isinstance(one, nn.Embedding))
+        return head.weight if tied else None

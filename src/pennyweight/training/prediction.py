@@ -7,6 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pennyweight.nn import Conversion, quantize
 from pennyweight.optim import predicted_state_bytes
 from pennyweight.recipes import Recipe
+from pennyweight.training.freed import freed_bytes
 from pennyweight.training.gradient import precise
 from pennyweight.training.memory import Categories, SavedActivations, parameter_bytes
 from pennyweight.training.models import build_model
@@ -25,13 +26,15 @@ def predict(run: Run, *, vocab_size: int) -> Categories:
         model = build_model(run.model, vocab_size=vocab_size, context=run.data.context, seed=run.seed, written=written)
         conversion = quantize(model, run.recipe, seed=run.seed)
         saved = [_saved_bytes(run, model, batch) for batch in (1, 2)[: run.batch]]
-    weights = parameter_bytes(model)
+        weights = gradients = parameter_bytes(model)
+        if run.gradients == "freed":
+            gradients = freed_bytes(model, run.objective.early(model, torch.zeros(1, 2, dtype=torch.int64)))
     states = sum(
         predicted_state_bytes({n: tuple(p.shape) for n, p in part.items()}, m, v)
         for part, m, v in state_groups(model, run.recipe, conversion)
     )
     activations = saved[0] + (saved[-1] - saved[0]) * (run.batch - 1)
-    return {"weights": weights, "gradients": weights, "states": states, "saved activations": activations}
+    return {"weights": weights, "gradients": gradients, "states": states, "saved activations": activations}
 
 
 def _saved_bytes(run: Run, model: nn.Module, batch: int) -> int:

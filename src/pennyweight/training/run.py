@@ -193,6 +193,8 @@ class Run:
     batch: Annotated[Int, Field(ge=1)] = 16
     accumulate: Annotated[Int, Field(ge=1)] = 1
     clip: Annotated[Float, Field(gt=0)] | None = 1.0  # largest norm of the whole gradient; None: as it comes
+    clip_by: Literal["exact", "previous"] = "exact"  # the norm that is cut: of this step, or the last
+    gradients: Literal["held", "freed"] = "held"  # until the step, or each until the optimizer has taken it
     seed: Annotated[Int, Field(ge=0, lt=2**63)] = 0
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
@@ -210,6 +212,22 @@ class Run:
         if warmup >= 1 and (warmup != int(warmup) or warmup > self.steps):
             raise ValueError(
                 f"Schedule.warmup is a share below 1 or a whole number of at most steps={self.steps}, got {warmup:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gradients_fit(self) -> Self:
+        if self.clip is None and self.clip_by != "exact":
+            raise ValueError(f"Run.clip_by={self.clip_by!r} says by which norm clip cuts, but clip is None; set clip")
+        if self.gradients == "freed" and self.accumulate > 1:
+            raise ValueError(
+                "Run.gradients='freed' gives every gradient away after one micro-batch, but "
+                f"accumulate={self.accumulate} adds up several; take one larger batch, or gradients='held'"
+            )
+        if self.gradients == "freed" and self.clip is not None and self.clip_by == "exact":
+            raise ValueError(
+                f"Run.gradients='freed' gives gradients away before the norm is known that clip={self.clip:g} cuts "
+                "exactly; set clip_by='previous' or clip=None, or gradients='held'"
             )
         return self
 
