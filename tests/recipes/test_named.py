@@ -6,7 +6,7 @@ import pytest
 
 from pennyweight.recipes import Recipe, names, recipe
 
-OWN = ["fp32", "bf16", "w8a8", "w8a8g8", "m8v8", "penny8", "penny8k8", "penny4", "w2a2-control"]
+OWN = ["fp32", "bf16", "w8a8", "w8a8g8", "m8v8", "penny8", "penny8k8", "penny8-nomaster", "penny4", "w2a2-control"]
 PAPER = [
     *("paper-w8", "paper-w8t", "paper-w4", "paper-w4t", "paper-a8", "paper-a8t", "paper-a4", "paper-a4c", "paper-a4t"),
     *("paper-g8", "paper-g8t", "paper-g4", "paper-w8a8", "paper-w8a8g8"),
@@ -104,6 +104,19 @@ def test_penny8_is_w8a8g8_with_both_moments_in_8_bits():
     assert "The codes of X made in the forward pass are the saved input: no other copy of X is kept." in made.notes
     assert any("Master weights are fp32" in note for note in made.notes)
     assert made.linear == recipe("w8a8g8").linear
+
+
+def test_penny8_nomaster_is_penny8_whose_linear_weights_are_codes_with_scales_that_stand_still():
+    made = recipe("penny8-nomaster")
+    assert [row[:2] for row in written(made)] == [row[:2] for row in FOLDED]
+    assert all(row[5] in ("real", "stored") for row in written(made))
+    granularity = "row: one scale per out channel, pow2 scales"
+    assert stored(made) == {**stored(recipe("penny8")), "stored W": ("int8", granularity, "stochastic")}
+    assert str(made.weights) == "int8/row/pow2"
+    assert not any("Master" in note for note in made.notes)
+    assert made.stores(made.linear)
+    assert not recipe("penny8").stores(recipe("penny8").linear)
+    assert replace(made, linear=None, weights=None, rules=()) == replace(recipe("penny8"), linear=None, name=made.name)
 
 
 def test_m8v8_writes_the_moments_only():

@@ -195,3 +195,11 @@ def test_stored_weights_stand_in_the_table():
         "no master copy",
     )
     assert not any("Master" in note for note in made.notes)
+    assert row["layers"] == "converted linear weights"
+
+
+def test_weights_are_stored_of_layers_that_are_converted():
+    with pytest.raises(
+        ValueError, match="Recipe.weights=int8/row stores the weights of converted linear layers, but it"
+    ):
+        Recipe("r", weights=cast("int8/row"))

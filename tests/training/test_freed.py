@@ -166,7 +166,9 @@ def weights_of(folder):
     return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("recipe", ["penny8", *(pytest.param(r, marks=pytest.mark.long) for r in ("bf16", "penny4"))])
+@pytest.mark.parametrize(
+    "recipe", ["penny8", *(pytest.param(r, marks=pytest.mark.long) for r in ("bf16", "penny4", "penny8-nomaster"))]
+)
 def test_a_run_that_frees_is_the_run_that_holds_bit_for_bit(small, tmp_path, recipe):
     run = small(recipe=recipe, steps=3, clip=0.5, clip_by="previous")
     held = train(run, tmp_path / "held", progress=False)
@@ -184,8 +186,9 @@ def test_a_run_that_frees_is_the_run_that_holds_bit_for_bit(small, tmp_path, rec
     assert len(norms[0]) == 3
 
 
-def test_a_run_that_frees_goes_on_bit_for_bit_with_the_norm_of_the_step_before(small, tmp_path):
-    run = small(recipe="penny8", steps=6, clip=0.5, clip_by="previous", gradients="freed")
+@pytest.mark.parametrize("recipe", ["penny8", "penny8-nomaster"])
+def test_a_run_that_frees_goes_on_bit_for_bit_with_the_norm_of_the_step_before(small, tmp_path, recipe):
+    run = small(recipe=recipe, steps=6, clip=0.5, clip_by="previous", gradients="freed")
     straight = train(run, tmp_path / "straight", progress=False)
     part = dataclasses.replace(run, checkpoint=Checkpoint(every=3))
     train(part, tmp_path / "r", progress=False)

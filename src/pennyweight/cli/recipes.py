@@ -72,7 +72,7 @@ def sentence(recipe: "Recipe") -> str:
     states = [
         f"moment {slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"
     ]
-    stored = [f"stored weights in {recipe.weights}"] if recipe.weights is not None else []
+    stored = [f"no master weights, stored in {recipe.weights}"] if recipe.weights is not None else []
     kept = [f"what else is kept for the backward pass in {recipe.saved}"] if recipe.saved is not None else []
     told = [*linear, *kept, *states, *stored]
     if not told:

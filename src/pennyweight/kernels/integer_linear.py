@@ -11,11 +11,11 @@ from pennyweight.kernels import operators
 from pennyweight.kernels.doors import INT32_TERMS
 
 RESULTS = (torch.float32, torch.bfloat16)
-INPUTS = (torch.float32, torch.bfloat16, torch.float16)
+INPUTS = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
 def is_compiled(codes: Tensor, weight: Tensor, *dtypes: torch.dtype) -> bool:
-    """Whether codes [T, I] and a weight, [O, I] or [I, O], take this way to results of these dtypes here.
+    """Whether codes [T, I] and a weight or its codes, [O, I] or [I, O], take this way to results of these dtypes here.
 
     Not on devices without kernels, for weights that do not lie row by row, sums longer than int32 holds, or empty
     matrices.
@@ -33,27 +33,34 @@ def is_compiled(codes: Tensor, weight: Tensor, *dtypes: torch.dtype) -> bool:
 
 
 def int8_linear(
-    codes: Tensor, scales: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool, dtype: torch.dtype
-) -> Tensor:
+    codes: Tensor, scales: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool, dtype: torch.dtype,
+    weight_scales: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Codes [T, I] with scales [T, 1], weight [O, I] ([I, O] if `turned`) -> Y [T, O] = X W^T + b.
 
-    The weight is written on the way, one scale for each of its O outputs. Relative error of each element of Y against
+    The weight is written on the way, one scale for each of its O outputs; or it is int8 codes with `weight_scales` [O],
+    read as they are. Relative error of each element of Y against
     float64 on the same codes: 2^-23 (float32) or 2^-8 (bfloat16) of the largest of |Y - b| and |b|.
     """
     ops = operators.fused(codes.device)
     assert ops is not None
     b = None if bias is None else bias.detach().to(torch.float32).contiguous()
-    return ops.int8_linear(codes, scales.view(-1), weight.detach(), turned, b, dtype)
+    return ops.int8_linear(codes, scales.view(-1), weight.detach(), weight_scales, turned, b, dtype)
 
 
 def int8_linear_backward(
-    grad: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, *, turned: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, *, turned: bool, dtype: torch.dtype,
+    weight_scales: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """G [T, O] and what the forward pass kept -> dX [T, I] of `dtype`, dW like the weight, the sum of G over T [O].
+
+    dW of a weight that is codes is float32.
 
     dX = G W with the scales of W folded into G before it is written, one scale a row; dW = G^T X with the scales of X
     folded in, one scale a column. The sum of G is taken in float32, 64 rows after 64 rows (128 on a GPU).
     """
     ops = operators.fused(codes.device)
     assert ops is not None
-    return ops.int8_linear_backward(grad.contiguous(), codes, scales.view(-1), weight.detach(), turned, dtype)
+    return ops.int8_linear_backward(
+        grad.contiguous(), codes, scales.view(-1), weight.detach(), weight_scales, turned, dtype
+    )

@@ -19,7 +19,7 @@ from pennyweight.nn.plain import save_plain
 from pennyweight.nn.saved import Saved
 from pennyweight.nn.shared import Shared
 from pennyweight.nn.survey import Line, check_extents, is_linear, others, survey
-from pennyweight.numerics import Counter
+from pennyweight.numerics import Counter, Stored, stored_of
 from pennyweight.recipes import PRODUCTS, LinearCasts, Recipe
 from pennyweight.recipes import recipe as named
 from pennyweight.spelling import check_kind
@@ -107,7 +107,17 @@ class Conversion:
         )
         pairs = [(name, memo.get(id(alive()))) for name, alive in self._parameters]
         copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
+        for _, alive in self._parameters:
+            original = alive()
+            if (stored := stored_of(original)) is not None and id(original) in memo:
+                deepcopy(stored, memo).stamp(memo[id(original)])
         return copy
+
+    @property
+    def swallowed_share(self) -> float | None:
+        """Of the numbers that the last update moved, the share whose codes stayed; None: every weight has a master."""
+        every = [stored for _, alive in self._parameters if (stored := stored_of(alive())) is not None]
+        return sum(one.swallowed for one in every) / max(1, sum(one.moved for one in every)) if every else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_parameters": []}  # a stamp travels with its parameter
@@ -168,7 +178,8 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_on
         else:
             module = modules[line.name]
             module.__class__ = WRITTEN[type(module)]
-            module.layer = Layer(line.casts, line.name, shared)  # type: ignore[assignment]  # not a submodule
+            stored = _stored(model, module, line.casts, recipe)
+            module.layer = Layer(line.casts, line.name, shared, stored)  # type: ignore[assignment]  # not a submodule
             conversion.converted.append(line.name)
     if not layers_only:
         conversion.between += _hasten(model, [line.casts for line in lines if line.casts is not None])
@@ -188,6 +199,15 @@ def _hasten(model: nn.Module, casts: list[LinearCasts]) -> list[tuple[str, str]]
     if count := faster_attention(model):
         done.append(("attention", f"of {count} modules in tiles, where their inputs are bf16 and nothing is masked"))
     return done
+
+
+def _stored(model: nn.Module, module: nn.Module, casts: LinearCasts, recipe: Recipe) -> Stored | None:
+    """The weight as its codes alone, where the recipe stores it so and no other module reads it."""
+    weight, cast = module.weight, casts.output.right
+    if cast is None or not recipe.stores(casts):
+        return None
+    readers = [one for one in model.modules() if any(p is weight for p in one.parameters(recurse=False))]
+    return Stored.of(module, cast, turned=isinstance(module, Conv1D)) if len(readers) == 1 else None
 
 
 def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:

@@ -19,7 +19,7 @@ from pennyweight.kernels import int8_linear, int8_linear_backward, is_compiled, 
 from pennyweight.nn.autocast import autocast_dtype, without_autocast
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.nn.shared import Shared
-from pennyweight.numerics import Cast, Quantized
+from pennyweight.numerics import Cast, Quantized, Stored
 from pennyweight.recipes import PRODUCTS, LinearCasts
 
 SLOTS = (
@@ -40,15 +40,18 @@ class Layer:
     casts: LinearCasts
     name: str
     shared: Shared
+    stored: Stored | None = None  # the weight, where it is its codes and nothing else
 
     def __post_init__(self) -> None:
         self.real = frozenset(name for name in PRODUCTS if self.casts.way_of(name)[0] == "real")
         slots = {slot: slot_cast(self.casts, slot) for slot in SLOTS}
-        self.fused = _fused(self.casts, self.real)
+        self.fused = _fused(self.casts, self.real, stored=self.stored is not None)
         self.drawn = [slot for slot, cast in slots.items() if cast is not None and cast.rounding == "stochastic"]
 
     def weight(self, weight: Tensor) -> Tensor:
         """The weight [O, I] as the forward pass reads it."""
+        if self.stored is not None:
+            return self.stored.written.read(weight.dtype)
         cast = self.casts.output.right
         return weight if cast is None else cast(weight, self.keys().get("output.right"))
 
@@ -63,10 +66,13 @@ def slot_cast(casts: LinearCasts, slot: str) -> Cast | None:
     return getattr(getattr(casts, product), side) if side else getattr(casts, product)
 
 
-def _fused(casts: LinearCasts, real: frozenset[str]) -> frozenset[str]:
-    """What the compiled operators know: int8 with one scale a row throughout, folded in the backward pass."""
+def _fused(casts: LinearCasts, real: frozenset[str], *, stored: bool) -> frozenset[str]:
+    """What the compiled operators know: int8 with one scale a row throughout, folded in the backward pass.
+
+    They write fp32 scales themselves, and read whatever scales a stored weight has.
+    """
     names = set()
-    if "output" in real and is_int8_row(casts.output.left) and is_int8_row(casts.output.right):
+    if "output" in real and is_int8_row(casts.output.left) and (stored or is_int8_row(casts.output.right)):
         names.add("output")
         lefts = (casts.grad_input.left, casts.grad_weight.left)
         if casts.backward == "folded" and {"grad_input", "grad_weight"} <= real and all(map(is_int8_row, lefts)):
@@ -78,6 +84,10 @@ class WrittenLinear(nn.Linear):
     """torch.nn.Linear whose operands are written; made by `quantize`, never built."""
 
     layer: Layer
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        _miss_no_codes(self.layer, f"{prefix}weight", rest)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         return eager_linear(self.layer, input, self.weight, self.bias)
@@ -91,11 +101,22 @@ class WrittenConv1D(Conv1D):
 
     layer: Layer
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        _miss_no_codes(self.layer, f"{prefix}weight", rest)
+
     def forward(self, x: Tensor) -> Tensor:
         return eager_linear(self.layer, x, self.weight, self.bias, turned=True)
 
     def __repr__(self) -> str:
         return f"WrittenConv1D(nf={self.nf}, nx={self.nx}, {_described(self.layer.casts)})"
+
+
+def _miss_no_codes(layer: Layer, name: str, rest: tuple[Any, ...]) -> None:
+    """A weight that is its codes is loaded with them: torch does not miss it."""
+    missing = rest[2]  # of local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    if layer.stored is not None and name in missing:
+        missing.remove(name)
 
 
 def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool = False) -> Tensor:
@@ -114,7 +135,7 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
             "transform; use backward(), or the model before quantize"
         )
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
-    call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned)
+    call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned, layer.stored)
     written = _shared_input(layer, call, x, rows, weight)
     y: Tensor = _Linear.apply(rows, weight, bias, written, call)  # type: ignore[assignment]  # apply is untyped
     return y.view(*x.shape[:-1], matrix.shape[0])
@@ -133,10 +154,17 @@ class Call:
     keys: dict[str, int]
     dtype: torch.dtype  # of the result, and of products of decoded values
     turned: bool
+    stored: Stored | None
 
     def matrix(self, weight: Tensor) -> Tensor:
         """W as [O, I]."""
         return weight.T if self.turned else weight
+
+    def weight(self, weight: Tensor) -> Raw | Written:
+        """W [O, I] as the forward product reads it."""
+        if self.stored is not None:
+            return Written(self.stored.written)
+        return self.raw(self.matrix(weight), "output.right")
 
     def raw(self, tensor: Tensor, slot: str) -> Raw:
         """An unwritten operand and the cast its slot has for it."""
@@ -159,7 +187,8 @@ class _Linear(torch.autograd.Function):
             kept, tensors = _keep(x, written, call) if needs_weight else (None, ())
         ctx.call, ctx.kept, ctx.x_dtype = call, kept, x.dtype
         ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
-        ctx.save_for_backward(weight if needs_x else None, *tensors)
+        # The codes, where there are any: torch then notices an optimizer that changes them before they are read again.
+        ctx.save_for_backward((weight if call.stored is None else call.stored.codes) if needs_x else None, *tensors)
         return y
 
     @staticmethod
@@ -172,12 +201,18 @@ class _Linear(torch.autograd.Function):
             if ctx.needs_input_grad[0] and x is not None and _is_one_call(ctx.call, grad, weight, x, ctx.x_dtype):
                 codes, scales = x.written.codes, x.written.scales
                 grad_x, grad_weight, total = int8_linear_backward(
-                    grad, codes, scales, weight, turned=ctx.call.turned, dtype=ctx.x_dtype
+                    grad,
+                    codes,
+                    scales,
+                    weight,
+                    turned=ctx.call.turned,
+                    dtype=ctx.x_dtype,
+                    weight_scales=_scales(ctx.call),
                 )
                 grad_bias = total.to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
                 return grad_x, grad_weight, grad_bias, None, None
             if ctx.needs_input_grad[0]:
-                grad_x = _grad_input(ctx.call, grad, ctx.call.matrix(weight), ctx.x_dtype)
+                grad_x = _grad_input(ctx.call, grad, weight, ctx.x_dtype)
             if x is not None:
                 grad_weight = _grad_weight(ctx.call, grad, x, ctx.weight_dtype)
             if ctx.needs_input_grad[2]:
@@ -187,11 +222,23 @@ class _Linear(torch.autograd.Function):
 
 def _output(x: Tensor, weight: Tensor, bias: Tensor | None, written: Quantized | None, call: Call) -> Tensor:
     """Y [T, O] = X [T, I] W^T [I, O] + b."""
-    if written is not None and "output" in call.fused and is_compiled(written.codes, weight, call.dtype):
-        return int8_linear(written.codes, written.scales, weight, bias, turned=call.turned, dtype=call.dtype)
+    kept = weight if call.stored is None else call.stored.codes
+    if written is not None and "output" in call.fused and is_compiled(written.codes, kept, call.dtype):
+        return int8_linear(
+            written.codes,
+            written.scales,
+            kept,
+            bias,
+            turned=call.turned,
+            dtype=call.dtype,
+            weight_scales=_scales(call),
+        )
     left = call.raw(x, "output.left") if written is None else Written(written)
-    right = call.raw(call.matrix(weight), "output.right")
-    return multiply(left, right, real="output" in call.real, dtype=call.dtype, bias=bias)
+    return multiply(left, call.weight(weight), real="output" in call.real, dtype=call.dtype, bias=bias)
+
+
+def _scales(call: Call) -> Tensor | None:
+    return None if call.stored is None else call.stored.scales
 
 
 def _is_one_call(call: Call, grad: Tensor, weight: Tensor, x: Operand, dtype: torch.dtype) -> bool:
@@ -200,21 +247,21 @@ def _is_one_call(call: Call, grad: Tensor, weight: Tensor, x: Operand, dtype: to
         "gradients" in call.fused
         and isinstance(x, Written)
         and grad.dtype in (torch.float32, torch.bfloat16)
-        and is_compiled(x.written.codes, weight, dtype, weight.dtype)
+        and is_compiled(x.written.codes, weight, dtype, torch.float32 if call.stored else weight.dtype)
     )
 
 
 def _grad_input(call: Call, grad: Tensor, weight: Tensor, out: torch.dtype) -> Tensor:
-    """dX [T, I] = G [T, O] W [O, I]."""
-    forward, left = call.raw(weight, "output.right"), call.raw(grad, "grad_input.left")
+    """dX [T, I] = G [T, O] W [O, I]; `weight` as it lies."""
+    forward, left = call.weight(weight), call.raw(grad, "grad_input.left")
     right: Operand
     real, dtype = "grad_input" in call.real, call.dtype
-    if call.casts.backward == "requantized":
-        right = call.raw(weight.T, "grad_input.right")
-    elif call.casts.backward == "original" or forward.cast is None:
-        right = Raw(weight.T)
+    if isinstance(forward, Raw) and call.casts.backward == "requantized":
+        right = call.raw(forward.tensor.T, "grad_input.right")
+    elif isinstance(forward, Raw) and (call.casts.backward == "original" or forward.cast is None):
+        right = Raw(forward.tensor.T)
     else:
-        right = Written(forward.write(), turned=True)
+        right = Written(forward.write() if isinstance(forward, Raw) else forward.written, turned=True)
         if call.casts.backward == "folded":
             left, right, dtype = left.folded(right.scales.T), right.unscaled(), call.folded_dtype
     return multiply(left, right, real=real, dtype=dtype, out=out)

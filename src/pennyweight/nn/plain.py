@@ -61,6 +61,9 @@ def _written(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     done: dict[tuple[Any, ...], Tensor] = {}
     for name, module in _layers(model):
         entry = f"{name}.weight" if name else "weight"
+        if module.layer.stored is not None:
+            state[entry] = module.layer.stored.plain(state, entry.removesuffix("weight"))
+            continue
         if entry not in state or module.layer.casts.output.right is None:
             continue
         turned = isinstance(module, WrittenConv1D)

@@ -13,6 +13,7 @@ from pennyweight.numerics.packing import pack, unpack
 from pennyweight.numerics.rotation import Hadamard
 from pennyweight.numerics.rounding import Rounding
 from pennyweight.numerics.scales import Scale
+from pennyweight.numerics.stored import Stored, held_bytes, stored_of
 from pennyweight.numerics.usual import usual_block
 
 __all__ = [
@@ -30,12 +31,15 @@ __all__ = [
     "Rounding",
     "Scale",
     "Shifted",
+    "Stored",
     "cast",
     "fidelity",
     "format",
     "halves",
+    "held_bytes",
     "key",
     "pack",
+    "stored_of",
     "uniform",
     "unpack",
     "usual_block",

@@ -1,13 +1,14 @@
 """AdamW: a drop-in for torch.optim.AdamW whose moments, and if asked its weights, are written in few bits."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from pennyweight.numerics import Cast, Counter, Rounding
+from pennyweight.numerics import Cast, Counter, Rounding, stored_of
 from pennyweight.optim.finiteness import finite
 from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment, weight_cast
@@ -28,6 +29,7 @@ class AdamW(torch.optim.Optimizer):
                "int8/block128", "dynamic8", "dynamic_sym4", "log8", "log4", "linear_nz4", "expand_e4m3",
                "int8/row-with-zero" …; every group may have its own. v takes a code with a zero only as NAME-with-zero.
     weights:   a cast (or its text) by which weights without a master copy are rounded after each update; None: master.
+               Weights that `quantize` keeps as codes alone are written by their own cast, rounded as `rounding` says.
     rounding:  "stochastic" (unbiased, noise counted from seed, step, name and element) or "nearest".
     min_numel: tensors of fewer elements, or of fewer than two dimensions, keep float32 moments.
     nonfinite: what a NaN or an infinity in a gradient does: "raise" FloatingPointError before anything has changed, or
@@ -194,17 +196,20 @@ class AdamW(torch.optim.Optimizer):
         if not state:
             state.update(plan.nothing(parameter))
         state["step"] += 1
-        weights, gradient = parameter.contiguous().view(-1), parameter.grad
+        stored, gradient = stored_of(parameter), parameter.grad
+        weights = (parameter.contiguous() if stored is None else stored.values()).view(-1)
         assert gradient is not None
         update_(
             weights,
             gradient.contiguous().view(-1),
             state,
             int(state["step"]),
-            plan,
+            plan if stored is None else replace(plan, cast=None),
             shape=tuple(parameter.shape),
         )
-        if not parameter.is_contiguous():
+        if stored is not None:
+            stored.rewrite(weights.view(parameter.shape), plan.cast or stored.cast, plan.keys.get("weights"))
+        elif not parameter.is_contiguous():
             parameter.copy_(weights.view(parameter.shape))
 
     def _nonfinite(self, only: Tensor | None = None) -> set[int]:
@@ -247,12 +252,14 @@ class AdamW(torch.optim.Optimizer):
 def _storage(group: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
     """The part of a plan that a checkpoint must agree with."""
     m, v = (moment(group[slot], slot, group["rounding"]) for slot in ("m", "v"))
-    cast = weight_cast(group["weights"], group["rounding"])
+    cast, stored = weight_cast(group["weights"], group["rounding"]), stored_of(parameter)
+    if stored is not None:
+        cast = weight_cast(str(stored.cast), group["rounding"])
     low = parameter.dtype not in (torch.float32, torch.float64)
     dtype = torch.float32 if low and (m.written or v.written or cast) else parameter.dtype
     if is_written(tuple(parameter.shape), group["min_numel"]):
         return {"m": m, "v": v, "cast": cast, "dtype": dtype}
-    return {"m": Moment(), "v": Moment(), "cast": None, "dtype": dtype}
+    return {"m": Moment(), "v": Moment(), "cast": cast if stored else None, "dtype": dtype}
 
 
 def _headers(group: dict[str, Any]) -> dict[str, Any]:

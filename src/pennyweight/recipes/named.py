@@ -57,6 +57,18 @@ def penny8k8() -> Recipe:
     return parse("w8a8g8m8v8k8")
 
 
+def penny8_nomaster() -> Recipe:
+    """penny8 whose linear weights are int8 codes without a master copy, rounded stochastically after each update.
+
+    Their scales are powers of two: a scale that moves a little with every update would have the whole row rounded
+    again, which adds noise to weights that did not move.
+    """
+    made, stored = penny8(), cast("int8/row/pow2")
+    assert made.linear is not None
+    linear = replace(made.linear, output=replace(made.linear.output, right=stored))
+    return replace(made, linear=linear, weights=stored)
+
+
 def penny4() -> Recipe:
     """All three products in 4-bit blocks of 32, rotated along the summed dimension; both moments in 4 bits.
 
@@ -110,6 +122,7 @@ NAMED: dict[str, Callable[[], Recipe]] = {
     "m8v8": m8v8,
     "penny8": penny8,
     "penny8k8": penny8k8,
+    "penny8-nomaster": penny8_nomaster,
     "penny4": penny4,
     "w2a2-control": w2a2_control,
     "paper-w8": partial(paper, w="int8/row"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from pennyweight.numerics import Cast, Rounding
+from pennyweight.numerics import Cast, Integer, Rounding
 from pennyweight.recipes import table as tables
 from pennyweight.recipes.linear import LinearCasts, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
@@ -46,7 +46,7 @@ class Recipe:
     linear          the casts of the linear layers; None leaves them plain
     rules           exceptions by module name; the first one that matches decides
     head            whether the output head is one of these layers
-    weights         how stored weights are written; None keeps fp32 master weights
+    weights         how the weights of converted linear layers are stored; None keeps fp32 master weights
     m, v            how the two moments of Adam are stored ("fp32", "bf16", "int8", "log8/block256", ...); a code with
                     a zero is taken for v only as NAME-with-zero
     saved           how what is kept for the backward pass beside the inputs of converted layers is written (what norms,
@@ -102,6 +102,10 @@ class Recipe:
             raise ValueError(
                 f"Recipe.{given} says where linear=LinearCasts(...) holds, but linear is None: it leaves all plain"
             )
+        if self.weights is not None and not any([self.linear, *(rule.linear for rule in self.rules)]):
+            raise ValueError(
+                f"Recipe.weights={self.weights} stores the weights of converted linear layers, but it converts none"
+            )
         if (self.m, self.v, self.weights) == ("fp32", "fp32", None) and self.state_rounding != "stochastic":
             raise ValueError(
                 f"Recipe.state_rounding={self.state_rounding!r} rounds m, v and stored weights, but m and v are fp32 "
@@ -125,6 +129,21 @@ class Recipe:
 
     def __str__(self) -> str:
         return self.name
+
+    def stores(self, casts: LinearCasts) -> bool:
+        """Whether a layer of these casts keeps its weight as int8 codes and nothing else, which its products read.
+
+        Other weights without a master copy are held in float32, on values that the codes could say.
+        """
+        cast = self.weights
+        return (
+            cast is not None
+            and casts.output.right == cast
+            and isinstance(cast.format, Integer)
+            and cast.format.bits == 8
+            and (cast.scale.granularity, cast.rounding, cast.rotation) == ("row", "nearest", None)
+            and casts.backward in ("forward", "folded")
+        )
 
     def choice(
         self, name: str, *, block: int | None = None, num_blocks: int | None = None, is_head: bool = False
@@ -220,11 +239,13 @@ class Recipe:
 
     def _stored_rows(self) -> list[dict[str, str]]:
         if self.weights is None:
-            weights, why = tables.plain("fp32"), "master weights"
+            scope, weights, why = "whole model", tables.plain("fp32"), "master weights"
         else:
             weights = tables.cast_cells(self.weights, leaves="out channel", summed="in channel")
-            why = "no master copy"
-        rows = [tables.row("whole model", "stored", "weights", "stored W", weights, "stored", why)]
+            if self.weights.scale.arithmetic != "given":
+                weights["rounding"] = self.state_rounding
+            scope, why = "converted linear weights", "no master copy"
+        rows = [tables.row(scope, "stored", "weights", "stored W", weights, "stored", why)]
         for slot in ("m", "v"):
             scope = (
                 f"tensors of {FEWEST_WRITTEN:,} elements and more"

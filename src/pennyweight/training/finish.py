@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from pennyweight.data import Corpus, validation_batches
 from pennyweight.data.tokenizer import save as save_tokenizer
 from pennyweight.nn import plain_weights
+from pennyweight.numerics import stored_of
 from pennyweight.training.files import whole_folder
 from pennyweight.training.folder import RunFolder
 from pennyweight.training.guard import Diverged
@@ -28,7 +29,8 @@ def plain_model(training: Training) -> PreTrainedModel:
     """
     config = copy.deepcopy(training.model.config)
     weights = plain_weights(training.model)
-    if len(untied(weights)) > len(untied(training.model.state_dict())):
+    stored = sum(stored_of(p) is not None for p in training.model.parameters())  # two tensors each, codes and scales
+    if len(untied(weights)) > len(untied(training.model.state_dict())) - stored:
         config.tie_word_embeddings = False
     training.model.to_empty(device="meta")
     give_freed_memory_back()

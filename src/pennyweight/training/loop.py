@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pennyweight.data import Corpus, validation_batches
-from pennyweight.numerics import key
+from pennyweight.numerics import key, stored_of
 from pennyweight.optim import state_bytes
 from pennyweight.training.checkpoint import checkpoints, save
 from pennyweight.training.folder import RunFolder
@@ -90,6 +90,8 @@ class Loop:
         progress.gradient_norm = gradient.norm
         progress.curve.append((progress.step, loss))
         numbers = {"loss": loss, "learning_rate": lr, "gradient_norm": gradient.norm, "tokens": progress.tokens}
+        if (swallowed := training.conversion.swallowed_share) is not None:
+            numbers["swallowed_share"] = swallowed
         rate = run.tokens_per_step / seconds
         self.ledger.write(
             "step", progress.step, **numbers, tokens_per_second=round(rate, 1), resident_bytes=resident_bytes()
@@ -146,7 +148,8 @@ class Loop:
         """Saves a checkpoint, where anything is kept. Errors: Diverged rather than saving weights that are lost."""
         training, step = self.training, self.training.progress.step
         for name, parameter in training.model.named_parameters():
-            if not parameter.isfinite().all():
+            stored = stored_of(parameter)
+            if not (parameter if stored is None else stored.scales).isfinite().all():
                 self.diverged(step, "the weights are no longer finite", f"the weights {name}")
         if self.folder is not None:
             self.bar.phase("saving")

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pennyweight.numerics import held_bytes
+
 Categories = dict[str, int]  # "weights", "gradients", "states", "saved activations" -> bytes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -125,5 +127,5 @@ def _storage(tensor: Tensor) -> int:
 
 
 def parameter_bytes(model: nn.Module) -> int:
-    """Bytes of the parameters, tied ones once."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())
+    """Bytes of the parameters, tied ones once; codes and scales where there is no master copy."""
+    return sum(map(held_bytes, model.parameters()))

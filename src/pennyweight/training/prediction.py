@@ -26,7 +26,7 @@ def predict(run: Run, *, vocab_size: int) -> Categories:
         model = build_model(run.model, vocab_size=vocab_size, context=run.data.context, seed=run.seed, written=written)
         conversion = quantize(model, run.recipe, seed=run.seed)
         saved = [_saved_bytes(run, model, batch) for batch in (1, 2)[: run.batch]]
-        weights = gradients = parameter_bytes(model)
+        weights, gradients = parameter_bytes(model), sum(p.nbytes for p in model.parameters())
         if run.gradients == "freed":
             gradients = freed_bytes(model, run.objective.early(model, torch.zeros(1, 2, dtype=torch.int64)))
     states = sum(
@@ -52,7 +52,12 @@ def state_groups(
     every = dict(model.named_parameters())
     if recipe.states == "all":
         return [(every, recipe.m, recipe.v)]
-    written = {id(model.get_submodule(name).weight) for name in conversion.converted}  # a tied head's has another name
+    written = converted_weights(model, conversion)
     chosen = {name: p for name, p in every.items() if id(p) in written}
     rest = {name: p for name, p in every.items() if id(p) not in written}
     return [(chosen, recipe.m, recipe.v), (rest, "fp32", "fp32")]
+
+
+def converted_weights(model: nn.Module, conversion: Conversion) -> set[int]:
+    """The identities of the converted layers' weights; a tied head's has another name among the parameters."""
+    return {id(model.get_submodule(name).weight) for name in conversion.converted}

@@ -13,7 +13,7 @@ from pennyweight.nn import Conversion, quantize
 from pennyweight.optim import AdamW
 from pennyweight.training.checkpoint import Saved
 from pennyweight.training.models import build_model
-from pennyweight.training.prediction import state_groups
+from pennyweight.training.prediction import converted_weights, state_groups
 from pennyweight.training.run import Run
 from pennyweight.training.settings import differences
 
@@ -111,22 +111,23 @@ def untied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_optimizer(run: Run, model: torch.nn.Module, conversion: Conversion) -> AdamW:
-    """AdamW with the recipe's m and v; weight decay on tensors of two or more dimensions only, as nanoGPT does."""
+    """AdamW with the recipe's m, v and stored weights; weight decay from two dimensions on only, as nanoGPT does."""
     numbers = run.optimizer
     groups: list[dict[str, Any]] = []
+    written = converted_weights(model, conversion) if run.recipe.weights is not None else set()
     for part, m, v in state_groups(model, run.recipe, conversion):
-        for decay, chosen in (
-            (numbers.weight_decay, [(n, p) for n, p in part.items() if p.dim() >= 2]),
-            (0.0, [(n, p) for n, p in part.items() if p.dim() < 2]),
+        for decay, stored, chosen in (
+            (numbers.weight_decay, run.recipe.weights, [(n, p) for n, p in part.items() if id(p) in written]),
+            (numbers.weight_decay, None, [(n, p) for n, p in part.items() if p.dim() >= 2 and id(p) not in written]),
+            (0.0, None, [(n, p) for n, p in part.items() if p.dim() < 2]),
         ):
             if chosen:
-                groups.append({"params": chosen, "weight_decay": decay, "m": m, "v": v})
+                groups.append({"params": chosen, "weight_decay": decay, "m": m, "v": v, "weights": stored})
     return AdamW(
         groups,
         lr=numbers.lr,
         betas=numbers.betas,
         eps=numbers.eps,
-        weights=run.recipe.weights,
         rounding=run.recipe.state_rounding,
         seed=run.seed,
     )

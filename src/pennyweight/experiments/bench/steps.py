@@ -21,6 +21,7 @@ from pennyweight.experiments.bench.sizes import Sizes
 from pennyweight.nn import quantize
 from pennyweight.recipes import recipe as named
 from pennyweight.training import Optimizer, Run
+from pennyweight.training.freed import Freed
 from pennyweight.training.gradient import Gradient, precise
 from pennyweight.training.models import from_config
 from pennyweight.training.objectives import NextToken
@@ -157,6 +158,30 @@ class Shape:
     def penny8k8(self) -> Built:
         """The same, with all else that is saved in 8 bits."""
         return self.ours(PENNY8K8)
+
+    def lean(self, recipe: str = PENNY8) -> Built:
+        """As a run steps with gradients=freed and clip_by=previous."""
+        model = self.model()
+        conversion = quantize(model, recipe)
+        optimizer = build_optimizer(Run(recipe=named(recipe), optimizer=NUMBERS), model, conversion)
+        objective = NextToken()
+        gradient = Freed(
+            model=model,
+            objective=objective,
+            precision="bf16",
+            clip=CLIP,
+            batches=[self.tokens],
+            check=lambda *_, **__: None,
+            optimizer=optimizer,
+            counter=conversion.counter,
+        )
+
+        def call() -> Tensor:
+            loss = optimizer.step(gradient)
+            gradient.previous = gradient.norm
+            return loss
+
+        return Built(call, f"{len(conversion.converted)} linear layers converted")
 
     def products_alone(self) -> Built:
         """What the int8 layers gain by themselves."""

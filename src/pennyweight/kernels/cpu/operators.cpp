@@ -90,6 +90,11 @@ Written write(const Tensor& x, const float* fold, bool by_columns) {
   return to;
 }
 
+// The codes and scales of a weight: those given, or written now with one scale for each of its outputs.
+Written weight_of(const Tensor& weight, const std::optional<Tensor>& scales, bool turned) {
+  return scales ? Written{weight, *scales} : write(weight, nullptr, turned);
+}
+
 // The right operand of a product: from codes [columns, terms], or, turned, from codes [terms, columns].
 Tensor pack(const Tensor& codes, bool turned) {
   const int64_t columns = codes.size(turned), terms = codes.size(!turned);
@@ -177,9 +182,10 @@ std::tuple<Tensor, Tensor> write_rows(const Tensor& x, const std::optional<Tenso
   return {written.codes, written.scales};
 }
 
-Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weight, bool turned,
-                   const std::optional<Tensor>& bias, at::ScalarType dtype) {
-  const Written w = write(weight, nullptr, turned);
+Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weight,
+                   const std::optional<Tensor>& weight_scales, bool turned, const std::optional<Tensor>& bias,
+                   at::ScalarType dtype) {
+  const Written w = weight_of(weight, weight_scales, turned);
   const Tensor packed = pack(w.codes, turned);
   Tensor out = at::empty({codes.size(0), weight.size(turned)}, codes.options().dtype(dtype));
   multiply(rows_of(codes), packed, result(out, false, scales, floats(w.scales), bias ? floats(*bias) : nullptr));
@@ -187,12 +193,14 @@ Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weig
 }
 
 std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, const Tensor& codes, const Tensor& scales,
-                                                        const Tensor& weight, bool turned, at::ScalarType dtype) {
-  const Written w = write(weight, nullptr, turned);
+                                                        const Tensor& weight,
+                                                        const std::optional<Tensor>& weight_scales, bool turned,
+                                                        at::ScalarType dtype) {
+  const Written w = weight_of(weight, weight_scales, turned);
   const Gradient g = write_gradient(grad, floats(w.scales), floats(scales));
   Tensor grad_x = at::empty(codes.sizes(), codes.options().dtype(dtype));
   multiply(rows_of(g.rows.codes), pack(w.codes, !turned), result(grad_x, false, g.rows.scales, nullptr, nullptr));
-  Tensor grad_weight = at::empty(weight.sizes(), weight.options());
+  Tensor grad_weight = weight_scales ? new_floats(weight, weight.sizes()) : at::empty(weight.sizes(), weight.options());
   const Left left{g.turned.const_data_ptr<int8_t>(), grad.size(1), grad.size(0), kTile * kTerms, g.across, kTerms};
   multiply(left, pack(codes, true), result(grad_weight, turned, g.scales, nullptr, nullptr));
   return {grad_x, grad_weight, g.sum};
@@ -257,9 +265,10 @@ bool take_door(const std::string& name) {
 
 TORCH_LIBRARY(pennyweight, m) {
   m.def("write_rows(Tensor x, Tensor? fold) -> (Tensor, Tensor)");
-  m.def("int8_linear(Tensor codes, Tensor scales, Tensor weight, bool turned, Tensor? bias, ScalarType dtype) -> Tensor");
-  m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, bool turned, ScalarType dtype)"
-        " -> (Tensor, Tensor, Tensor)");
+  m.def("int8_linear(Tensor codes, Tensor scales, Tensor weight, Tensor? weight_scales, bool turned, Tensor? bias,"
+        " ScalarType dtype) -> Tensor");
+  m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, Tensor? weight_scales,"
+        " bool turned, ScalarType dtype) -> (Tensor, Tensor, Tensor)");
   m.def("adamw_step(Tensor(a!) weights, Tensor gradient, Tensor(b!) m_codes, Tensor(c!) m_scales, int m_block,"
         " Tensor(d!) v_codes, Tensor(e!) v_scales, Tensor(f!) v_spans, int v_block, float[] step, int? m_key, int? v_key, int start) -> ()");
   m.def("squares(Tensor[] tensors) -> Tensor");

@@ -1,0 +1,139 @@
+"""Layers without a master copy compute on their codes what layers that hold the same numbers in float32 compute."""
+
+import math
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
+
+from pennyweight.nn import plain_weights, quantize
+from pennyweight.numerics import stored_of
+from pennyweight.optim import AdamW
+from pennyweight.recipes import recipe
+
+NOMASTER = recipe("penny8-nomaster")
+MOMENTS = {"m": NOMASTER.m, "v": NOMASTER.v}
+
+
+def layer_of(kind):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(96, 80) if kind == "linear" else Conv1D(80, 96))
+
+
+@pytest.fixture(params=["compiled", "reference"])
+def kernels(request, monkeypatch):
+    """Both ways of the products."""
+    if request.param == "reference":
+        monkeypatch.setattr("pennyweight.nn.linear.is_compiled", lambda *_: False)
+    return request.param
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_products_are_those_of_the_values_that_the_codes_say(kind, kernels):
+    model = layer_of(kind)
+    quantize(model, NOMASTER)
+    stored = stored_of(model[0].weight)
+    values = stored.values().double()
+    matrix = values if kind == "linear" else values.T
+    x, grad = torch.randn(50, 96, requires_grad=True), torch.randn(50, 80)
+    y = model(x)
+    y.backward(grad)
+    for found, wanted in (
+        (y, x.detach().double() @ matrix.T + model[0].bias.double()),
+        (x.grad, grad.double() @ matrix),
+        (model[0].weight.grad if kind == "linear" else model[0].weight.grad.T, grad.double().T @ x.detach().double()),
+    ):
+        error = ((found.detach().double() - wanted.detach()).norm() / wanted.detach().norm()).item()
+        assert 20 * math.log10(1 / error) > 36  # two operands in 8 bits, one of them or both written here
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_training_on_codes_is_training_on_floats_that_are_rewritten_bit_for_bit(rounding):
+    held, codes = layer_of("linear"), layer_of("linear")
+    quantize(codes, NOMASTER)
+    quantize(held, "penny8")
+    stored = stored_of(codes[0].weight)
+    with torch.no_grad():
+        held[0].weight.copy_(stored.values())
+    a = AdamW([("0.weight", held[0].weight)], lr=1e-3, weights="int8/row/pow2", rounding=rounding, **MOMENTS)
+    b = AdamW([("0.weight", codes[0].weight)], lr=1e-3, rounding=rounding, **MOMENTS)
+    for seed in range(4):
+        gradient = torch.randn(80, 96, generator=torch.Generator().manual_seed(seed))
+        for optimizer, model in ((a, held), (b, codes)):
+            model[0].weight.grad = gradient.clone()
+            optimizer.step()
+        assert torch.equal(held[0].weight, stored.values())
+    assert 0 < stored.swallowed <= stored.moved == 80 * 96
+
+
+def gpt2():
+    torch.manual_seed(0)
+    shape = GPT2Config(n_layer=2, n_embd=64, n_head=2, vocab_size=61, n_positions=32, bos_token_id=0, eos_token_id=0)
+    return GPT2LMHeadModel(shape)
+
+
+def test_only_the_weights_of_converted_layers_lose_their_master():
+    model = gpt2()
+    conversion = quantize(model, NOMASTER)
+    kept = {name for name, parameter in model.named_parameters() if stored_of(parameter) is not None}
+    assert kept == {f"{name}.weight" for name in conversion.converted}
+    assert len(kept) == 8
+    assert stored_of(model.transformer.wte.weight) is None
+    assert conversion.swallowed_share == 0.0
+    assert quantize(gpt2(), "penny8").swallowed_share is None
+
+
+def test_a_head_tied_to_its_embedding_keeps_its_numbers():
+    from dataclasses import replace
+
+    model = gpt2()
+    quantize(model, replace(NOMASTER, head=True))
+    assert stored_of(model.lm_head.weight) is None
+    assert stored_of(model.transformer.h[0].mlp.c_fc.weight) is not None
+
+
+def test_what_is_saved_is_plain_and_what_is_copied_is_apart(tmp_path):
+    model = gpt2().eval()
+    quantize(model, NOMASTER)
+    tokens = torch.arange(24).reshape(2, 12)
+    copy = deepcopy(model)
+    assert torch.equal(copy(tokens).logits, model(tokens).logits)
+    mine, theirs = (stored_of(one.transformer.h[0].mlp.c_fc.weight) for one in (model, copy))
+    assert mine is not theirs
+    assert theirs is copy.transformer.h[0].mlp.c_fc.layer.stored
+    theirs.codes.zero_()
+    assert mine.codes.any()
+    assert copy.transformer.h[0].mlp.c_fc.weight.untyped_storage().nbytes() == 4
+    plain = plain_weights(model)
+    assert set(plain) == set(gpt2().state_dict())
+    assert torch.equal(plain["transformer.h.0.mlp.c_fc.weight"], mine.values())
+    model.save_pretrained(tmp_path)
+    again = GPT2LMHeadModel.from_pretrained(tmp_path)
+    assert torch.equal(again.transformer.h[0].mlp.c_fc.weight, mine.values())
+    assert again.transformer.h[0].mlp.c_fc.weight.dtype == torch.float32
+
+
+def test_a_state_dict_is_taken_back_whole():
+    model, other = gpt2(), gpt2()
+    quantize(model, NOMASTER)
+    quantize(other, NOMASTER)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert "transformer.h.0.mlp.c_fc.weight" not in state
+    for parameter in other.parameters():
+        if (stored := stored_of(parameter)) is not None:
+            stored.codes.zero_()
+    other.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), other.state_dict().values(), strict=True))
+
+
+def test_codes_that_change_before_backward_reads_them_are_noticed():
+    model = layer_of("linear")
+    quantize(model, NOMASTER)
+    y = model(torch.randn(4, 96, requires_grad=True)).sum()
+    stored = stored_of(model[0].weight)
+    stored.rewrite(stored.values() * 2, stored.cast, None)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
