@@ -27,8 +27,13 @@ from pennyweight.experiments.bench.steps import BASELINE, PENNY8, Shape, config_
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.memory import Peak, keep_freed_memory
 
-LEAN = "penny8, gradients freed"
-SIDES: dict[str, Callable[[Shape], Built]] = {BASELINE: Shape.autocast, PENNY8: Shape.penny8, LEAN: Shape.lean}
+LEAN, NOMASTER = "penny8, gradients freed", "penny8-nomaster, gradients freed"
+SIDES: dict[str, Callable[[Shape], Built]] = {
+    BASELINE: Shape.autocast,
+    PENNY8: Shape.penny8,
+    LEAN: Shape.lean,
+    NOMASTER: lambda shape: shape.lean("penny8-nomaster"),
+}
 CONTEXT, VOCABULARY = 512, 8192
 
 
@@ -62,7 +67,7 @@ def tried(side: str, grow: str, size: int, limit: int, steps: int) -> dict[str, 
     resource.setrlimit(resource.RLIMIT_DATA, (written_bytes() + limit, resource.RLIM_INFINITY))
     peak = Peak("cpu")
     built = SIDES[side](Shape(config_of("gpt2", shape), tokens_of(shape)))
-    losses = [built.call().item() for _ in range(steps)]
+    losses = [torch.as_tensor(built.call()).item() for _ in range(steps)]
     return {"losses": losses, "peak": peak.bytes(), "parameters": parameters(shape)}
 
 
@@ -143,9 +148,9 @@ def main() -> int:
         torch.manual_seed(0)
         print(json.dumps(tried(*json.loads(chosen.attempt))))
         return 0
-    guesses = {"depth": {BASELINE: 28, PENNY8: 42, LEAN: 70}, "width": {BASELINE: 19, PENNY8: 23, LEAN: 30}}[
-        chosen.grow
-    ]
+    # Near the answers, so that few sizes are tried.
+    depths, widths = (32, 52, 64, 84), (20, 24, 29, 36)
+    guesses = dict(zip(SIDES, depths if chosen.grow == "depth" else widths, strict=True))
     rows = {
         side: largest(partial(trains, side, chosen=chosen), max(1, round(guesses[side] * chosen.gib / 4)))
         for side in chosen.side

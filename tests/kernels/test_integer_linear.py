@@ -132,3 +132,26 @@ def test_operators_pass_torchs_own_checks() -> None:
     library.opcheck(ops.write_rows.default, (x, None))
     library.opcheck(ops.int8_linear.default, (codes, scales, w, False, b, torch.float32))
     library.opcheck(ops.int8_linear_backward.default, (g, codes, scales, w, False, torch.float32))
+    weight = INT8.write(w)
+    extra = (weight.codes, False, b, torch.float32, weight.scales.view(-1))
+    library.opcheck(ops.int8_linear.default, (codes, scales, *extra))
+    extra = (weight.codes, False, torch.float32, weight.scales.view(-1))
+    library.opcheck(ops.int8_linear_backward.default, (g, codes, scales, *extra))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_weight_given_as_codes_is_the_weight_written_on_the_way(door: str, turned: bool) -> None:
+    for shape in SHAPES:
+        x, w, b, g = case(shape, torch.float32)
+        rows, weight = INT8.write(x), INT8.write(w)
+        lies, plain = (weight.codes.T, w.T) if turned else (weight.codes, w)
+        scales = weight.scales.view(-1)
+        for given, extra in ((plain.contiguous(), None), (lies.contiguous(), scales)):
+            arguments = {"turned": turned, "dtype": torch.float32, "weight_scales": extra}
+            y = integer_linear.int8_linear(rows.codes, rows.scales, given, b, **arguments)
+            back = integer_linear.int8_linear_backward(g, rows.codes, rows.scales, given, **arguments)
+            if extra is None:
+                expected = (y, *back)
+                continue
+            assert back[1].dtype == torch.float32
+            assert all(torch.equal(one, other) for one, other in zip(expected, (y, *back), strict=True))

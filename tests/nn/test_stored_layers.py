@@ -137,3 +137,14 @@ def test_codes_that_change_before_backward_reads_them_are_noticed():
     stored.rewrite(stored.values() * 2, stored.cast, None)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.backward()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_optimizer_that_knows_no_codes_is_refused_before_it_writes(fused):
+    model = layer_of("linear")
+    quantize(model, NOMASTER)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+    model(torch.randn(4, 96)).sum().backward()
+    with pytest.raises(TypeError, match="0.weight is int8 codes without a master copy, which AdamW cannot move; use"):
+        optimizer.step()
+    torch.optim.AdamW(layer_of("linear").parameters(), fused=fused).step()  # others go on

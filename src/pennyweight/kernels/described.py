@@ -25,16 +25,19 @@ def _linear() -> None:
 
     @register_fake("pennyweight::int8_linear")
     def int8_linear(
-        codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, bias: Tensor | None, dtype: torch.dtype
-    ) -> Tensor:
+        codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, bias: Tensor | None, dtype: torch.dtype,
+        weight_scales: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         return codes.new_empty((codes.shape[0], weight.shape[1 if turned else 0]), dtype=dtype)
 
     @register_fake("pennyweight::int8_linear_backward")
     def int8_linear_backward(
-        grad: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        grad: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, dtype: torch.dtype,
+        weight_scales: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         grad_x = codes.new_empty(codes.shape, dtype=dtype)
-        return grad_x, weight.new_empty(weight.shape), scales.new_empty(grad.shape[1:])
+        like = weight if weight_scales is None else weight_scales
+        return grad_x, like.new_empty(weight.shape), scales.new_empty(grad.shape[1:])
 
 
 def _activation_functions() -> None:

@@ -45,7 +45,7 @@ def int8_linear(
     ops = operators.fused(codes.device)
     assert ops is not None
     b = None if bias is None else bias.detach().to(torch.float32).contiguous()
-    return ops.int8_linear(codes, scales.view(-1), weight.detach(), weight_scales, turned, b, dtype)
+    return ops.int8_linear(codes, scales.view(-1), weight.detach(), turned, b, dtype, weight_scales)
 
 
 def int8_linear_backward(
@@ -62,5 +62,5 @@ def int8_linear_backward(
     ops = operators.fused(codes.device)
     assert ops is not None
     return ops.int8_linear_backward(
-        grad.contiguous(), codes, scales.view(-1), weight.detach(), weight_scales, turned, dtype
+        grad.contiguous(), codes, scales.view(-1), weight.detach(), turned, dtype, weight_scales
     )

@@ -85,7 +85,7 @@ class WrittenLinear(nn.Linear):
 
     layer: Layer
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # type: ignore[override]  # torch calls it so
         super()._load_from_state_dict(state_dict, prefix, *rest)
         _miss_no_codes(self.layer, f"{prefix}weight", rest)
 
@@ -101,7 +101,7 @@ class WrittenConv1D(Conv1D):
 
     layer: Layer
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # type: ignore[override]  # torch calls it so
         super()._load_from_state_dict(state_dict, prefix, *rest)
         _miss_no_codes(self.layer, f"{prefix}weight", rest)
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from pennyweight.numerics.casts import Cast, Quantized
 
@@ -22,6 +25,7 @@ class Stored:
     W = codes * scales, exactly;  after `rewrite(work)` W is `work` written by the cast, each row with its new scale.
 
     turned: the codes lie as [I, O].
+    An optimizer that knows such weights says so (`moves_codes = True`); any other is refused at its first step.
     Costs:  one byte a number and four a row; a float32 copy of the weight while it is rewritten.
     """
 
@@ -38,6 +42,7 @@ class Stored:
         weight = layer.weight
         assert isinstance(weight, nn.Parameter)
         stored = cls(layer, cast, turned)
+        _guard()
         for name, tensor in stored.write(weight).items():
             layer.register_buffer(name, tensor)
         stored.stamp(weight)
@@ -114,6 +119,25 @@ def held_bytes(parameter: Tensor) -> int:
     """What a parameter holds: its numbers, or the codes it stands for."""
     stored = stored_of(parameter)
     return parameter.nbytes if stored is None else stored.nbytes
+
+
+@cache
+def _guard() -> None:
+    """From now on torch asks before each step: a fused optimizer would write past the one number that is there."""
+    register_optimizer_step_pre_hook(_refuse)
+
+
+def _refuse(optimizer: Optimizer, *rest: object) -> None:
+    if getattr(optimizer, "moves_codes", False):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if stored_of(parameter) is not None:
+                name = getattr(parameter, "pennyweight_name", "a weight")
+                raise TypeError(
+                    f"{name} is int8 codes without a master copy, which {type(optimizer).__name__} cannot move; "
+                    "use pennyweight.optim.AdamW, or a recipe that keeps master weights"
+                )
 
 
 def _chunks(rows: int, columns: int) -> Iterator[slice]:

@@ -45,6 +45,8 @@ class AdamW(torch.optim.Optimizer):
     Costs:    `predicted_state_bytes`; 2.06 bytes a parameter at int8 + log8, 1.09 at dynamic_sym4 + log4, 8 at fp32.
     """
 
+    moves_codes = True  # weights that are codes alone (`numerics.Stored`)
+
     def __init__(
         self,
         params: Iterable[Any],

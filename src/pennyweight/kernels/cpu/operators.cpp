@@ -182,9 +182,9 @@ std::tuple<Tensor, Tensor> write_rows(const Tensor& x, const std::optional<Tenso
   return {written.codes, written.scales};
 }
 
-Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weight,
-                   const std::optional<Tensor>& weight_scales, bool turned, const std::optional<Tensor>& bias,
-                   at::ScalarType dtype) {
+Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weight, bool turned,
+                   const std::optional<Tensor>& bias, at::ScalarType dtype,
+                   const std::optional<Tensor>& weight_scales) {
   const Written w = weight_of(weight, weight_scales, turned);
   const Tensor packed = pack(w.codes, turned);
   Tensor out = at::empty({codes.size(0), weight.size(turned)}, codes.options().dtype(dtype));
@@ -193,9 +193,8 @@ Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weig
 }
 
 std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, const Tensor& codes, const Tensor& scales,
-                                                        const Tensor& weight,
-                                                        const std::optional<Tensor>& weight_scales, bool turned,
-                                                        at::ScalarType dtype) {
+                                                        const Tensor& weight, bool turned, at::ScalarType dtype,
+                                                        const std::optional<Tensor>& weight_scales) {
   const Written w = weight_of(weight, weight_scales, turned);
   const Gradient g = write_gradient(grad, floats(w.scales), floats(scales));
   Tensor grad_x = at::empty(codes.sizes(), codes.options().dtype(dtype));
@@ -265,10 +264,10 @@ bool take_door(const std::string& name) {
 
 TORCH_LIBRARY(pennyweight, m) {
   m.def("write_rows(Tensor x, Tensor? fold) -> (Tensor, Tensor)");
-  m.def("int8_linear(Tensor codes, Tensor scales, Tensor weight, Tensor? weight_scales, bool turned, Tensor? bias,"
-        " ScalarType dtype) -> Tensor");
-  m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, Tensor? weight_scales,"
-        " bool turned, ScalarType dtype) -> (Tensor, Tensor, Tensor)");
+  m.def("int8_linear(Tensor codes, Tensor scales, Tensor weight, bool turned, Tensor? bias, ScalarType dtype,"
+        " Tensor? weight_scales=None) -> Tensor");
+  m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, bool turned, ScalarType dtype,"
+        " Tensor? weight_scales=None) -> (Tensor, Tensor, Tensor)");
   m.def("adamw_step(Tensor(a!) weights, Tensor gradient, Tensor(b!) m_codes, Tensor(c!) m_scales, int m_block,"
         " Tensor(d!) v_codes, Tensor(e!) v_scales, Tensor(f!) v_spans, int v_block, float[] step, int? m_key, int? v_key, int start) -> ()");
   m.def("squares(Tensor[] tensors) -> Tensor");
