@@ -11,7 +11,7 @@ from pennyweight.kernels import operators
 from pennyweight.kernels.doors import INT32_TERMS
 
 RESULTS = (torch.float32, torch.bfloat16)
-INPUTS = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+INPUTS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def is_compiled(codes: Tensor, weight: Tensor, *dtypes: torch.dtype) -> bool:
@@ -23,7 +23,7 @@ def is_compiled(codes: Tensor, weight: Tensor, *dtypes: torch.dtype) -> bool:
     return (
         codes.device == weight.device
         and all(dtype in RESULTS for dtype in dtypes)
-        and weight.dtype in INPUTS
+        and (weight.dtype in INPUTS or (weight.dtype == torch.int8 and weight.device.type == "cpu"))
         and weight.is_contiguous()
         and type(weight) in (Tensor, torch.nn.Parameter)
         and 0 not in (*codes.shape, *weight.shape)
@@ -39,13 +39,14 @@ def int8_linear(
     """Codes [T, I] with scales [T, 1], weight [O, I] ([I, O] if `turned`) -> Y [T, O] = X W^T + b.
 
     The weight is written on the way, one scale for each of its O outputs; or it is int8 codes with `weight_scales` [O],
-    read as they are. Relative error of each element of Y against
-    float64 on the same codes: 2^-23 (float32) or 2^-8 (bfloat16) of the largest of |Y - b| and |b|.
+    read as they are (on a CPU). Relative error of each element of Y against float64 on the same codes: 2^-23 (float32)
+    or 2^-8 (bfloat16) of the largest of |Y - b| and |b|.
     """
     ops = operators.fused(codes.device)
     assert ops is not None
     b = None if bias is None else bias.detach().to(torch.float32).contiguous()
-    return ops.int8_linear(codes, scales.view(-1), weight.detach(), turned, b, dtype, weight_scales)
+    extra = () if weight_scales is None else (weight_scales,)
+    return ops.int8_linear(codes, scales.view(-1), weight.detach(), turned, b, dtype, *extra)
 
 
 def int8_linear_backward(
@@ -54,13 +55,11 @@ def int8_linear_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """G [T, O] and what the forward pass kept -> dX [T, I] of `dtype`, dW like the weight, the sum of G over T [O].
 
-    dW of a weight that is codes is float32.
-
     dX = G W with the scales of W folded into G before it is written, one scale a row; dW = G^T X with the scales of X
     folded in, one scale a column. The sum of G is taken in float32, 64 rows after 64 rows (128 on a GPU).
+    dW of a weight that is codes is float32.
     """
     ops = operators.fused(codes.device)
     assert ops is not None
-    return ops.int8_linear_backward(
-        grad.contiguous(), codes, scales.view(-1), weight.detach(), turned, dtype, weight_scales
-    )
+    extra = () if weight_scales is None else (weight_scales,)
+    return ops.int8_linear_backward(grad.contiguous(), codes, scales.view(-1), weight.detach(), turned, dtype, *extra)
