@@ -27,11 +27,12 @@ from pennyweight.experiments.bench.steps import BASELINE, PENNY8, Shape, config_
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.memory import Peak, keep_freed_memory
 
-LEAN, NOMASTER = "penny8, gradients freed", "penny8-nomaster, gradients freed"
+LEAN, KEPT, NOMASTER = (f"{name}, gradients freed" for name in (PENNY8, "penny8 and k8", "penny8-nomaster"))
 SIDES: dict[str, Callable[[Shape], Built]] = {
     BASELINE: Shape.autocast,
     PENNY8: Shape.penny8,
     LEAN: Shape.lean,
+    KEPT: lambda shape: shape.lean("w8a8g8m8v8k8"),
     NOMASTER: lambda shape: shape.lean("penny8-nomaster"),
 }
 CONTEXT, VOCABULARY = 512, 8192
@@ -149,7 +150,7 @@ def main() -> int:
         print(json.dumps(tried(*json.loads(chosen.attempt))))
         return 0
     # Near the answers, so that few sizes are tried.
-    depths, widths = (32, 52, 64, 84), (20, 24, 29, 36)
+    depths, widths = (32, 56, 72, 80, 100), (20, 26, 31, 32, 40)
     guesses = dict(zip(SIDES, depths if chosen.grow == "depth" else widths, strict=True))
     rows = {
         side: largest(partial(trains, side, chosen=chosen), max(1, round(guesses[side] * chosen.gib / 4)))
