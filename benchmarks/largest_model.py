@@ -27,12 +27,12 @@ from pennyweight.experiments.bench.steps import BASELINE, PENNY8, Shape, config_
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.memory import Peak, keep_freed_memory
 
-LEAN, KEPT, NOMASTER = (f"{name}, gradients freed" for name in (PENNY8, "penny8 and k8", "penny8-nomaster"))
+LEAN, KEPT, NOMASTER = (f"{name}, gradients freed" for name in (PENNY8, "penny8k8", "penny8-nomaster"))
 SIDES: dict[str, Callable[[Shape], Built]] = {
     BASELINE: Shape.autocast,
     PENNY8: Shape.penny8,
     LEAN: Shape.lean,
-    KEPT: lambda shape: shape.lean("w8a8g8m8v8k8"),
+    KEPT: lambda shape: shape.lean("penny8k8"),
     NOMASTER: lambda shape: shape.lean("penny8-nomaster"),
 }
 CONTEXT, VOCABULARY = 512, 8192
