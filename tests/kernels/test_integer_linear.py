@@ -155,3 +155,12 @@ def test_a_weight_given_as_codes_is_the_weight_written_on_the_way(door: str, tur
                 continue
             assert back[1].dtype == torch.float32
             assert all(torch.equal(one, other) for one, other in zip(expected, (y, *back), strict=True))
+
+
+def test_a_gradient_has_no_derivative() -> None:
+    x, w, _, g = case((9, 12, 7), torch.float32)
+    codes, scales = torch.ops.pennyweight.write_rows(x, None)
+    g.requires_grad_()
+    grad_x = torch.ops.pennyweight.int8_linear_backward(g, codes, scales, w, False, torch.float32)[0]
+    with pytest.raises(RuntimeError, match="no create_graph=True"):
+        grad_x.sum().backward()

@@ -47,7 +47,8 @@ def test_both_ways_agree(recipe: str, kind: str, autocast: bool, monkeypatch: py
     monkeypatch.setattr(operators, "fused", lambda device: Seen())
     monkeypatch.setattr(operators, "triton", lambda device: Seen())
     fast = results(model, x, autocast=autocast)
-    assert taken == WAYS[recipe]
+    turned = {"write_turned"} if (kind, recipe) == ("conv1d", "w8a8") else set()  # W^T, decoded backward
+    assert taken == WAYS[recipe] | turned
     monkeypatch.setattr(operators, "fused", lambda device: None)
     monkeypatch.setattr(operators, "triton", lambda device: None)
     slow = results(model, x, autocast=autocast)

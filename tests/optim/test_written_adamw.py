@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from pennyweight.kernels import compiled, steps_at_once
 from pennyweight.optim.notation import moment
@@ -114,3 +114,17 @@ def test_zeros_among_the_second_moments_take_the_smallest_code(monkeypatch: pyte
     _, fast = trained(how, weights, [gradient], monkeypatch, fast=True)
     assert fast["v.codes"].view(-1)[::7].max() == 0
     assert fast["v.extra"][0] < 2  # octaves: log2 of the largest square of a block over its smallest positive one
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_the_operator_is_what_pytorch_asks_of_it(rounding: str) -> None:
+    how = plan(rounding)
+    weights, gradient = torch.randn(300), some_gradients(300, 1)[0]
+    state = how.nothing(weights)
+    keys = (17, -5) if rounding == "stochastic" else (None, None)
+    scalars = [1.0, 0.1, 0.95, 0.05, 1.0, 1e-3, 1e-8, 40.0]
+    library.opcheck(
+        torch.ops.pennyweight.adamw_step.default,
+        (weights, gradient, state["m.codes"], state["m.scales"], 128, state["v.codes"], state["v.scales"],
+         state["v.extra"], 256, scalars, *keys, 0),
+    )  # fmt: skip

@@ -14,6 +14,15 @@ def describe() -> None:
     _linear()
     _activation_functions()
     _attention()
+    library.register_fake("pennyweight::adamw_step", lambda *arguments: None)
+
+
+def refuse(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    """What stands where autograd asks for the derivative of a gradient."""
+    raise RuntimeError(
+        "the gradients of what Pennyweight's kernels compute have no derivative, so there is no create_graph=True; "
+        "take the model before quantize"
+    )
 
 
 def _linear() -> None:
@@ -38,6 +47,8 @@ def _linear() -> None:
         grad_x = codes.new_empty(codes.shape, dtype=dtype)
         like = weight if weight_scales is None else weight_scales
         return grad_x, like.new_empty(weight.shape), scales.new_empty(grad.shape[1:])
+
+    library.register_autograd("pennyweight::int8_linear_backward", refuse)
 
 
 def _activation_functions() -> None:
@@ -73,12 +84,6 @@ def _activation_functions() -> None:
     def from_slopes(ctx: Any, grad: Tensor, no_grad: Tensor | None) -> tuple[Tensor, None]:
         return ops.times_slopes(grad.contiguous(), ctx.saved_tensors[0]), None
 
-    def refuse(ctx: Any, grad: Tensor) -> tuple[Tensor]:
-        raise RuntimeError(
-            "the slopes of Pennyweight's activation functions have no derivative, so there is no create_graph=True; "
-            "take the model before quantize"
-        )
-
     library.register_autograd("pennyweight::activation_backward", refuse)
     library.register_autograd("pennyweight::times_slopes", refuse)
     library.register_autograd("pennyweight::activation", from_input, setup_context=keep_input)
@@ -97,6 +102,20 @@ def _attention() -> None:
         grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         return _by_rows(q), _by_rows(k), _by_rows(v)
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        q, k, v, ctx.causal, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, *output)
+        ctx.mark_non_differentiable(output[1])
+
+    def gradients(ctx: Any, grad: Tensor, no_grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        operator = torch.ops.pennyweight.attention_backward
+        grads = operator(grad.contiguous(), q, k, v, out, lse, ctx.causal, ctx.scale)
+        return *(x.transpose(1, 2) for x in grads), None, None
+
+    library.register_autograd("pennyweight::attention_backward", refuse)
+    library.register_autograd("pennyweight::attention", gradients, setup_context=keep)
 
 
 def _by_rows(x: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from pennyweight.kernels.gpu import door
 
 def fused(device: torch.device) -> Any | None:
     """The fused operators for tensors on this device, loaded if need be; None where there are none."""
-    return compiled.operators() if device.type == "cpu" else triton(device)
+    if device.type != "cpu":
+        return triton(device)
+    return torch.ops.pennyweight if compiled.are_loaded() else None
 
 
 def triton(device: torch.device) -> ModuleType | None:

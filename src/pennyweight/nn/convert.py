@@ -1,20 +1,18 @@
 """Convert: which layers of a model are written by a recipe, which are left, and why."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import ref
 
-import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from pennyweight.kernels import is_differentiating
 from pennyweight.nn.activation_functions import replace_activation_functions
 from pennyweight.nn.attention import faster_attention
 from pennyweight.nn.linear import Layer, WrittenConv1D, WrittenLinear
+from pennyweight.nn.passes import MicroBatches
 from pennyweight.nn.plain import save_plain
 from pennyweight.nn.saved import Saved
 from pennyweight.nn.shared import Shared
@@ -121,29 +119,6 @@ class Conversion:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_parameters": []}  # a stamp travels with its parameter
-
-
-class MicroBatches:
-    """Counts forward passes that will be trained on; a recomputation or a second backward pass is none.
-
-    What `torch.utils.checkpoint` recomputes before the next forward pass draws the same noise as at first; of a whole
-    model with use_reentrant=True no pass counts, because torch runs the first one without gradients.
-    """
-
-    def __init__(self, counter: Counter) -> None:
-        self.counter = counter
-
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        if module.training and torch.is_grad_enabled():
-            count(self.counter)
-
-
-def _count(counter: Counter) -> None:
-    if not is_differentiating():
-        counter.micro_batch += 1
-
-
-count: Callable[[Counter], None] = torch.compiler.disable(_count)  # type: ignore[assignment]  # compiled models too
 
 
 def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_only: bool = False) -> Conversion:

@@ -15,7 +15,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from pennyweight.kernels import int8_linear, int8_linear_backward, is_compiled, is_int8_row, is_transformed
+from pennyweight.kernels import (
+    int8_linear,
+    is_compiled,
+    is_int8_row,
+    is_transformed,
+    write_rows,
+    written_linear,
+)
 from pennyweight.nn.autocast import autocast_dtype, without_autocast
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.nn.shared import Shared
@@ -67,17 +74,18 @@ def slot_cast(casts: LinearCasts, slot: str) -> Cast | None:
 
 
 def _fused(casts: LinearCasts, real: frozenset[str], *, stored: bool) -> frozenset[str]:
-    """What the compiled operators know: int8 with one scale a row throughout, folded in the backward pass.
+    """What compiled operators do: int8 with one scale a row; gradients folded in the same, or not written at all.
 
-    They write fp32 scales themselves, and read whatever scales a stored weight has.
+    They write fp32 scales themselves, and read whatever scales a stored weight has, where gradients are folded.
     """
-    names = set()
-    if "output" in real and is_int8_row(casts.output.left) and (stored or is_int8_row(casts.output.right)):
-        names.add("output")
-        lefts = (casts.grad_input.left, casts.grad_weight.left)
-        if casts.backward == "folded" and {"grad_input", "grad_weight"} <= real and all(map(is_int8_row, lefts)):
-            names.add("gradients")
-    return frozenset(names)
+    if "output" not in real or not (is_int8_row(casts.output.left) and (stored or is_int8_row(casts.output.right))):
+        return frozenset()
+    lefts = (casts.grad_input.left, casts.grad_weight.left)
+    if casts.backward == "folded" and {"grad_input", "grad_weight"} <= real and all(map(is_int8_row, lefts)):
+        return frozenset({"output", "gradients"})
+    if casts.backward == "forward" and lefts == (None, None) and not stored:
+        return frozenset({"output", "gradients"})
+    return frozenset({"output"})
 
 
 class WrittenLinear(nn.Linear):
@@ -90,7 +98,7 @@ class WrittenLinear(nn.Linear):
         _miss_no_codes(self.layer, f"{prefix}weight", rest)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
-        return eager_linear(self.layer, input, self.weight, self.bias)
+        return linear(self.layer, input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {_described(self.layer.casts)}"
@@ -106,7 +114,7 @@ class WrittenConv1D(Conv1D):
         _miss_no_codes(self.layer, f"{prefix}weight", rest)
 
     def forward(self, x: Tensor) -> Tensor:
-        return eager_linear(self.layer, x, self.weight, self.bias, turned=True)
+        return linear(self.layer, x, self.weight, self.bias, turned=True)
 
     def __repr__(self) -> str:
         return f"WrittenConv1D(nf={self.nf}, nx={self.nx}, {_described(self.layer.casts)})"
@@ -127,21 +135,64 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     """
     matrix = weight.T if turned else weight  # [O, I]
     dtype = _result_dtype(layer, x, matrix)
-    if not layer.shared.activations:
-        return functional.linear(x, layer.weight(matrix).to(matrix.dtype), bias)
-    if is_transformed():
+    compiling = torch.compiler.is_compiling()
+    if not compiling and layer.shared.activations and is_transformed():
         raise ValueError(
             f"layer {layer.name} is written by a function of autograd, which torch.func (vmap, grad, jvp) cannot "
             "transform; use backward(), or the model before quantize"
         )
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
-    call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned, layer.stored)
-    written = _shared_input(layer, call, x, rows, weight)
-    y: Tensor = _Linear.apply(rows, weight, bias, written, call)  # type: ignore[assignment]  # apply is untyped
+    if _takes_one_operator(layer, rows, weight, dtype):
+        y = _one_operator(layer, x, rows.contiguous(), weight, bias, dtype=dtype, turned=turned)
+    else:
+        y = (_outside if compiling else _in_pieces)(layer, x, rows, weight, bias, dtype=dtype, turned=turned)
     return y.view(*x.shape[:-1], matrix.shape[0])
 
 
-eager_linear: Callable[..., Tensor] = torch.compiler.disable(linear)  # type: ignore[assignment]  # a compiled model breaks its graph here
+def _takes_one_operator(layer: Layer, rows: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether this call is `written_linear`; not of a frozen weight, whose layer need not keep its input."""
+    kept = weight if layer.stored is None else layer.stored.codes
+    return (
+        "gradients" in layer.fused
+        and layer.shared.activations
+        and (weight.requires_grad or not torch.is_grad_enabled())
+        and type(rows) in (Tensor, nn.Parameter)
+        and (rows.device.type == "cpu" or not torch.compiler.is_compiling())  # a GPU's operators are looked up eagerly
+        and is_compiled(rows, kept, dtype, rows.dtype, weight.dtype)
+    )
+
+
+def _one_operator(
+    layer: Layer, x: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None, *, dtype: torch.dtype, turned: bool
+) -> Tensor:
+    """Y [T, O] of the rows [T, I] of x by `written_linear`; a compiled model keeps it in its graph."""
+    if torch.compiler.is_compiling():
+        written = write_rows(rows)  # equal ones in one graph are merged there: q, k and v still share their input
+        codes, scales = written.numbers, written.scales
+    else:
+        cast = layer.casts.output.left
+        assert cast is not None
+        quantized = layer.shared.write(x, rows, cast)
+        codes, scales = quantized.codes, quantized.scales
+    assert scales is not None
+    folded = layer.casts.backward == "folded"
+    stored = None if layer.stored is None else (layer.stored.codes, layer.stored.scales)
+    return written_linear(rows, codes, scales, weight, bias, turned=turned, folded=folded, dtype=dtype, stored=stored)
+
+
+def _in_pieces(
+    layer: Layer, x: Tensor, rows: Tensor, weight: Tensor, bias: Tensor | None, *, dtype: torch.dtype, turned: bool
+) -> Tensor:
+    """Y [T, O] product by product, whatever the casts."""
+    matrix = weight.T if turned else weight
+    if not layer.shared.activations:
+        return functional.linear(rows, layer.weight(matrix).to(matrix.dtype), bias)
+    call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned, layer.stored)
+    written = _shared_input(layer, call, x, rows, weight)
+    return _Linear.apply(rows, weight, bias, written, call)  # type: ignore[return-value]  # apply is untyped
+
+
+_outside: Callable[..., Tensor] = torch.compiler.disable(_in_pieces)  # type: ignore[assignment]  # a compiled model breaks its graph here
 
 
 @dataclass(frozen=True)
@@ -150,7 +201,7 @@ class Call:
 
     casts: LinearCasts
     real: frozenset[str]  # the products computed on codes
-    fused: frozenset[str]  # "output", "gradients": what one compiled operator may do
+    fused: frozenset[str]  # "output" and "gradients": what compiled operators do
     keys: dict[str, int]
     dtype: torch.dtype  # of the result, and of products of decoded values
     turned: bool
@@ -198,19 +249,6 @@ class _Linear(torch.autograd.Function):
         with without_autocast(grad.device):
             grad_x = grad_weight = grad_bias = None
             x = ctx.kept.load(kept) if ctx.needs_input_grad[1] else None
-            if ctx.needs_input_grad[0] and x is not None and _is_one_call(ctx.call, grad, weight, x, ctx.x_dtype):
-                codes, scales = x.written.codes, x.written.scales
-                grad_x, grad_weight, total = int8_linear_backward(
-                    grad,
-                    codes,
-                    scales,
-                    weight,
-                    turned=ctx.call.turned,
-                    dtype=ctx.x_dtype,
-                    weight_scales=_scales(ctx.call),
-                )
-                grad_bias = total.to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
-                return grad_x, grad_weight, grad_bias, None, None
             if ctx.needs_input_grad[0]:
                 grad_x = _grad_input(ctx.call, grad, weight, ctx.x_dtype)
             if x is not None:
@@ -239,16 +277,6 @@ def _output(x: Tensor, weight: Tensor, bias: Tensor | None, written: Quantized |
 
 def _scales(call: Call) -> Tensor | None:
     return None if call.stored is None else call.stored.scales
-
-
-def _is_one_call(call: Call, grad: Tensor, weight: Tensor, x: Operand, dtype: torch.dtype) -> bool:
-    """Whether one compiled call gives dX (of `dtype`) and dW from the codes of the forward pass."""
-    return (
-        "gradients" in call.fused
-        and isinstance(x, Written)
-        and grad.dtype in (torch.float32, torch.bfloat16)
-        and is_compiled(x.written.codes, weight, dtype, torch.float32 if call.stored else weight.dtype)
-    )
 
 
 def _grad_input(call: Call, grad: Tensor, weight: Tensor, out: torch.dtype) -> Tensor:

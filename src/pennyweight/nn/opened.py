@@ -61,10 +61,15 @@ def _is_last(model: nn.Module, head: nn.Linear, token: Tensor) -> bool:
 
     device = head.weight.device
     random = [device] if device.type == "cuda" else []
-    # Without autocast: it would keep weights cast here, which have no gradient, for the pass that is trained on.
+    # Not compiled: what is looked at are objects of Python's. Without autocast: it would keep weights cast here, which
+    # have no gradient, for the pass that is trained on.
     hook = head.register_forward_hook(look)
     try:
-        with torch.random.fork_rng(devices=random), torch.autocast(device.type, enabled=False):
+        with (
+            torch.compiler.set_stance("force_eager"),
+            torch.random.fork_rng(devices=random),
+            torch.autocast(device.type, enabled=False),
+        ):
             logits = model(input_ids=token, use_cache=False).logits
     finally:
         hook.remove()

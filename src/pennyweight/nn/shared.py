@@ -49,14 +49,16 @@ class Shared:
         if self._here.last is not None and self._here.last[0] is gone:
             self._here.last = None
 
-    @torch.compiler.disable
     def begin(self, module: nn.Module, args: Any) -> None:
-        """A forward pass of the whole model begins."""
+        """A forward pass of the whole model begins; in a compiled one nothing is kept here."""
+        if torch.compiler.is_compiling():
+            return
         self._here.inside, self._here.last = True, None
 
-    @torch.compiler.disable
     def end(self, module: nn.Module, args: Any, result: Any) -> None:
         """The pass is over, or has failed."""
+        if torch.compiler.is_compiling():
+            return
         self._here.inside, self._here.last = False, None
 
     def __reduce__(self) -> tuple[Any, ...]:
