@@ -40,8 +40,9 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
+@torch.compiler.assume_constant_result
 def has_attention() -> bool:
-    """Whether this machine computes attention in one call."""
+    """Whether this machine computes attention in one call; a constant to `torch.compile`."""
     ops = operators()
     return ops is not None and ops.has_attention()
 
@@ -51,9 +52,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) ->
 
     causal: query i sees keys 0 .. i; scale above 0 multiplies every score; H / G heads of queries share one of keys.
     """
-    ops = operators()
-    assert ops is not None
-    return ops.attention(q, k, v, causal, scale)
+    return torch.ops.pennyweight.attention(q, k, v, causal, scale)
 
 
 def attention_backward(
@@ -63,9 +62,7 @@ def attention_backward(
 
     Their shapes are those of q, k and v; in memory all heads of a row lie together, like `out`.
     """
-    ops = operators()
-    assert ops is not None
-    grads = ops.attention_backward(_rows(grad), q, k, v, _rows(out), lse, causal, scale)
+    grads = torch.ops.pennyweight.attention_backward(_rows(grad), q, k, v, _rows(out), lse, causal, scale)
     dq, dk, dv = (x.transpose(1, 2) for x in grads)
     return dq, dk, dv
 

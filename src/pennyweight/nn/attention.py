@@ -73,11 +73,13 @@ def attention_forward(
     transformers' `sdpa_attention_forward`. The gradients' gradients are those of SDPA's plain formula.
     """
     plain = attention_mask is None and not dropout and all(_is_absent(kwargs.get(name)) for name in OTHERS)
-    if plain and not _is_traced() and not is_transformed():
+    if plain and not _is_traced() and (torch.compiler.is_compiling() or not is_transformed()):
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         q, k, v = _cast(query, key, value)
         if scale > 0 and attends(q, k, v):
+            if torch.compiler.is_compiling():  # the operator's own gradient, which has none
+                return attention(q, k, v, causal=bool(causal) and q.shape[2] > 1, scale=float(scale))[0], None
             out: Tensor = _Attention.apply(q, k, v, bool(causal) and q.shape[2] > 1, float(scale))  # type: ignore[assignment]  # apply is untyped
             return out, None
     return sdpa_attention_forward(
@@ -125,8 +127,8 @@ def _is_absent(argument: Any) -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether torch.compile, torch.export or torch.jit follow these lines now."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[reportPrivateImportUsage]  # transformers asks it too
+    """Whether torch.export or torch.jit follow these lines now; torch.compile may."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[reportPrivateImportUsage]  # transformers asks it too
 
 
 def _cast(*operands: Tensor) -> tuple[Tensor, ...]:
