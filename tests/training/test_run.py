@@ -116,3 +116,11 @@ def test_true_is_no_number(setting):
 def test_a_choice_of_the_wrong_kind_is_answered_with_what_to_write(wrong, said):
     with pytest.raises(ValueError, match=f"^{said}$"):
         Run(**wrong)
+
+
+def test_compiled_blocks_and_written_saved_tensors_do_not_go_together():
+    assert Run(compile=True).compile
+    with pytest.raises(ValueError, match="compiled blocks do not show"):
+        Run(compile=True, recipe="w8a8g8k8")
+    with pytest.raises(ValueError, match="Run.compile: input should be a valid boolean"):
+        Run(compile="yes")

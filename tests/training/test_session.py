@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import pytest
+import torch
 
 from pennyweight.training import Checkpoint, launch, load_run, read_ledger, train
 from pennyweight.training import loop as loop_room
@@ -123,3 +124,22 @@ def test_a_result_with_a_field_too_many_is_said_in_one_sentence(small, tmp_path)
     (tmp_path / "result.json").write_text(json.dumps({**result.to_dict(), "other": 3}))
     with pytest.raises(ValueError, match="result.json holds no result of a run .*other"):
         train(run, tmp_path, progress=False)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, while it imports its compiler
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while it traces
+def test_a_run_with_compiled_blocks_goes_on_as_if_it_had_never_stopped(small, tmp_path, monkeypatch):
+    run = small(recipe="penny8", steps=4, compile=True, checkpoint=Checkpoint(every=2))
+    straight = train(run, tmp_path / "straight", progress=False)
+    with monkeypatch.context() as during:
+        interrupt_at(during, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, tmp_path / "r", progress=False)
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["run"]["compile"] is True
+    torch._dynamo.reset()
+    resumed = train(run, tmp_path / "r", progress=False)
+    assert resumed.val_loss == straight.val_loss
+    assert resumed.curve == straight.curve
+    plain = train(small(recipe="penny8", steps=4), progress=False)
+    assert straight.val_loss == pytest.approx(plain.val_loss, rel=1e-3)

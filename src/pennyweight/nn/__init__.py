@@ -1,6 +1,7 @@
 """nn: what a layer and the head with its loss compute, which layers are converted, how a model becomes plain again."""
 
 from pennyweight.nn.attention import faster_attention as faster_attention
+from pennyweight.nn.blocks import compile_blocks as compile_blocks
 from pennyweight.nn.convert import Conversion as Conversion
 from pennyweight.nn.convert import quantize as quantize
 from pennyweight.nn.head import head_cross_entropy as head_cross_entropy

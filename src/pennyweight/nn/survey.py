@@ -107,7 +107,7 @@ def survey(model: nn.Module, modules: Mapping[str, nn.Module], recipe: Recipe) -
     """A line for every nn.Linear (subclasses too) and Conv1D, in the order of the model, as the recipe decides."""
     head = head_of(model)
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    places = _blocks(model)
+    places = blocks_of(model)
     lines = []
     for name, module in modules.items():
         weight = module.weight
@@ -140,7 +140,7 @@ def head_of(model: nn.Module) -> nn.Module | None:
     return head if isinstance(head, nn.Module) else None
 
 
-def _blocks(model: nn.Module) -> dict[str, tuple[int, int]]:
+def blocks_of(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Prefix of each block -> (its number, how many there are): the outermost ModuleLists with linear layers inside."""
     places: dict[str, tuple[int, int]] = {}
     for name, module in model.named_modules():

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import PydanticCustomError
 
@@ -196,6 +205,7 @@ class Run:
     clip_by: Literal["exact", "previous"] = "exact"  # the norm that is cut: of this step, or the last
     gradients: Literal["held", "freed"] = "held"  # until the step, or each until the optimizer has taken it
     seed: Annotated[Int, Field(ge=0, lt=2**63)] = 0
+    compile: StrictBool = False  # the blocks by torch.compile: faster where much lies between the layers
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     config: Config | None = None  # of `model`, as it was when the run began; None: it is still to be read
@@ -204,6 +214,14 @@ class Run:
     def _config_is_of_the_model(self) -> Self:
         if self.config is not None and self.config.of != self.model:
             object.__setattr__(self, "config", None)  # a run with another model: the config is still to be read
+        return self
+
+    @model_validator(mode="after")
+    def _saved_tensors_are_seen(self) -> Self:
+        if self.compile and self.recipe.saved is not None:
+            raise ValueError(
+                f"recipe {self.recipe} writes what autograd saves, which compiled blocks do not show; use compile=false"
+            )
         return self
 
     @model_validator(mode="after")

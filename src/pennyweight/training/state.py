@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pennyweight.data import Corpus, Sampler
-from pennyweight.nn import Conversion, quantize
+from pennyweight.nn import Conversion, compile_blocks, quantize
 from pennyweight.optim import AdamW
 from pennyweight.training.checkpoint import Saved
 from pennyweight.training.models import build_model
@@ -58,6 +58,8 @@ class Training:
             written=run.config.written if run.config else None,
         ).to(device)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
         conversion = quantize(model, run.recipe, seed=run.seed)
+        if run.compile:
+            compile_blocks(model)
         sampler = Sampler(corpus.train, context=run.data.context, batch=run.batch, seed=run.seed)
         return cls(run, model, conversion, build_optimizer(run, model, conversion), sampler)
 

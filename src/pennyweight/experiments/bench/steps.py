@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from pennyweight.experiments.bench import torchao_peer
 from pennyweight.experiments.bench.rounds import Built, Question, Side
 from pennyweight.experiments.bench.sizes import Sizes
-from pennyweight.nn import quantize
+from pennyweight.nn import compile_blocks, quantize
 from pennyweight.recipes import recipe as named
 from pennyweight.training import Optimizer, Run
 from pennyweight.training.freed import Freed
@@ -62,7 +62,7 @@ def steps(shape: str, sizes: Sizes) -> list[Question]:
 
 
 def compiled(sizes: Sizes) -> list[Question]:
-    """What torch.compile makes of the others, for the GPT-2 shape; their compilation takes minutes the first time."""
+    """What torch.compile makes of the steps, for the GPT-2 shape; their compilation takes minutes the first time."""
     make = Shape(config_of("gpt2", sizes), tokens_of(sizes))
     absent = torchao_peer.missing()
     sides = (
@@ -71,6 +71,7 @@ def compiled(sizes: Sizes) -> list[Question]:
         Side("pure bf16, torch.compile", partial(make.bf16, compile=True)),
         Side("torchao int8 training, pure bf16, torch.compile", partial(make.torchao, compile=True), missing=absent),
         Side("penny8, not compiled", make.penny8),
+        Side("penny8, torch.compile", partial(make.penny8, compile=True)),
     )
     return [Question("compiled", f"gpt2, {_what(sizes)}", sides, float(sizes.tokens), "tokens")]
 
@@ -151,9 +152,9 @@ class Shape:
 
         return Built(call)
 
-    def penny8(self) -> Built:
-        """As `pennyweight train --recipe penny8` steps."""
-        return self.ours(PENNY8)
+    def penny8(self, *, compile: bool = False) -> Built:  # noqa: A002
+        """As `pennyweight train --recipe penny8` steps; `compile`: with compile=true."""
+        return self.ours(PENNY8, compile=compile)
 
     def penny8k8(self) -> Built:
         """The same, with all else that is saved in 8 bits."""
@@ -187,10 +188,12 @@ class Shape:
         """What the int8 layers gain by themselves."""
         return self.ours("w8a8g8", stock=True)
 
-    def ours(self, recipe: str, *, stock: bool = False) -> Built:
+    def ours(self, recipe: str, *, stock: bool = False, compile: bool = False) -> Built:  # noqa: A002
         """A recipe as `pennyweight train` steps it; `stock`: the others' head, optimizer and all between the layers."""
         model = self.model()
         conversion = quantize(model, recipe, layers_only=stock)
+        if compile:
+            compile_blocks(model)
         optimizer: torch.optim.Optimizer
         if stock:
             optimizer = _fused(model)
