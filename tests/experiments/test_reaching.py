@@ -36,7 +36,7 @@ def test_the_table_tells_how_long_each_recipe_took_to_two_percent_above_the_base
     assert ours.seconds.mean == pytest.approx(base.seconds.mean / 2)
     assert ours.delay.mean == pytest.approx(-50)
     header, lines = comparison(table)
-    assert header[-2] == "steps to loss 5.10"
+    assert header[-2] == "time to loss 5.10"
     assert lines[1][-2].endswith("−50 %")
     (answer,) = answers(rows)
     assert answer["target"] == pytest.approx(5.1)

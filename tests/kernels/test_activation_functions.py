@@ -83,12 +83,23 @@ def test_any_shape_and_any_stride_gives_what_its_contiguous_copy_gives(shape):
     assert torch.equal(activation(wide[..., 3:], "gelu_tanh"), once)
 
 
-def test_what_is_no_number_stays_none():
-    x = torch.tensor([torch.nan, torch.inf])
-    for function in FUNCTIONS:
-        y = activation(x, function)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_is_no_number_stays_none_and_what_is_huge_goes_to_its_limit(door, function):
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf, 3e38, -3e38], requires_grad=True)
+    for y in (activation(x, function), activation_saving(x, function)[0]):
+        (slope,) = torch.autograd.grad(y, x, torch.ones_like(y))
         assert y[0].isnan()
+        assert slope[0].isnan()
         assert y[1] == torch.inf
+        torch.testing.assert_close(y[2:].detach(), torch.tensor([0.0, 3e38, 0.0]), rtol=1e-6, atol=1e-30)
+        torch.testing.assert_close(slope[1:], torch.tensor([1.0, 0.0, 1.0, 0.0]), rtol=0, atol=1e-30)
+
+
+def test_a_penalty_on_gradients_is_refused_before_it_counts_for_nothing():
+    weight = torch.randn(4, 4, requires_grad=True)
+    y = activation_saving(torch.randn(3, 4) @ weight, "silu")[0]
+    with pytest.raises(RuntimeError, match="no create_graph=True"):
+        torch.autograd.grad(y.sum(), weight, create_graph=True)
 
 
 def test_threads_do_not_change_a_bit():
@@ -111,9 +122,8 @@ def test_operators_are_what_pytorch_asks_of_them():
 @pytest.mark.parametrize("function", [activation, lambda x, name: activation_saving(x, name)[0]])
 def test_a_second_derivative_is_refused(function):
     x = torch.randn(4, requires_grad=True)
-    (slope,) = torch.autograd.grad(function(x, "silu").square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no create_graph=True"):
-        slope.sum().backward()
+        torch.autograd.grad(function(x, "silu").square().sum(), x, create_graph=True)[0].sum().backward()
 
 
 def test_other_dtypes_are_not_taken():

@@ -302,3 +302,12 @@ def test_a_model_of_windows_goes_to_sdpa(calls: list[str]) -> None:
     mine = step(model)
     assert not calls
     assert torch.equal(mine[0], theirs[0])
+
+
+def test_a_model_of_the_same_config_stays_as_it_is() -> None:
+    first = built("llama")
+    second = type(first)(first.config)
+    assert faster_attention(first) == 2
+    assert {first.config._attn_implementation, second.config._attn_implementation} == {"pennyweight", "sdpa"}
+    assert all(module.config is first.config for module in first.modules() if hasattr(module, "config"))
+    assert faster_attention(second) == 2

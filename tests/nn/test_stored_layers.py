@@ -1,6 +1,7 @@
 """Layers without a master copy compute on their codes what layers that hold the same numbers in float32 compute."""
 
 import math
+import pickle
 from copy import deepcopy
 
 import pytest
@@ -148,3 +149,44 @@ def test_an_optimizer_that_knows_no_codes_is_refused_before_it_writes(fused):
     with pytest.raises(TypeError, match="0.weight is int8 codes without a master copy, which AdamW cannot move; use"):
         optimizer.step()
     torch.optim.AdamW(layer_of("linear").parameters(), fused=fused).step()  # others go on
+
+
+def moves(model: nn.Module, dtype: torch.dtype = torch.float32, **settings: str) -> bool:
+    """Whether a step of AdamW changes the codes."""
+    before = model[0].weight_codes.clone()
+    model(torch.randn(8, 96, dtype=dtype)).square().sum().backward()
+    AdamW(model.parameters(), lr=0.1, **settings).step()
+    return not torch.equal(model[0].weight_codes, before)
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_whatever_way_a_model_was_copied_its_codes_move(kind):
+    model = layer_of(kind)
+    quantize(model, NOMASTER)
+    loaded = pickle.loads(pickle.dumps(model))
+    for copy in (deepcopy(model), loaded, deepcopy(loaded), pickle.loads(pickle.dumps(deepcopy(loaded)))):
+        assert moves(copy, **MOMENTS)
+        assert copy.pennyweight_conversion.swallowed_share is not None
+        assert copy[0].weight.pennyweight_counter is copy.pennyweight_conversion.counter
+    assert torch.equal(loaded[0].weight_codes, model[0].weight_codes) is False
+
+
+def test_a_parameter_that_does_not_stand_for_the_codes_is_refused():
+    whole = nn.ModuleDict({"part": layer_of("linear")})
+    quantize(whole, NOMASTER)
+    x = torch.randn(3, 96)
+    with pytest.raises(RuntimeError, match="does not stand for them"):
+        deepcopy(whole["part"])(x)
+    with pytest.raises(RuntimeError, match="does not stand for them"):
+        torch.func.functional_call(whole["part"], {"0.weight": torch.randn(80, 96)}, (x,))
+    whole["part"][0].weight = nn.Parameter(torch.randn(80, 96))
+    with pytest.raises(RuntimeError, match="does not stand for them"):
+        whole["part"](x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("settings", [MOMENTS, {}])
+def test_a_model_turned_to_another_dtype_trains_on(dtype, settings):
+    model = layer_of("linear")
+    quantize(model, NOMASTER)
+    assert moves(model.to(dtype), dtype, **settings)

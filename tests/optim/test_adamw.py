@@ -316,11 +316,17 @@ def test_a_parameter_is_taken_once_a_step_and_only_if_its_gradient_is_finite():
     with pytest.raises(FloatingPointError, match="its weight and its moments stay"):
         optimizer.take(weight)
     assert torch.equal(weight, torch.ones(2))
+    weight.grad, other.grad = torch.ones(2), torch.ones(2)
+    optimizer.take(weight)
+    moved = weight.detach().clone()
+    assert not torch.equal(moved, torch.ones(2))
     for again in (weight, other):
         with pytest.raises(ValueError, match="once a step, got one that it has taken or does not hold"):
             optimizer.take(again)
-    weight.grad = None
-    optimizer.step()
-    weight.grad = torch.ones(2)
+    optimizer.step()  # which leaves alone what has been taken
+    assert torch.equal(weight, moved)
     optimizer.take(weight)
-    assert not torch.equal(weight, torch.ones(2))
+    assert not torch.equal(weight, moved)
+    weight.grad = None
+    with pytest.raises(ValueError, match="got one whose .grad is None"):
+        AdamW([weight]).take(weight)

@@ -115,7 +115,7 @@ def comparison(table: Table) -> Grid:
     """
     header = ("recipe", "seeds", "validation loss", "perplexity", "peak memory", "tokens/s")
     if any(one.seconds for one in table.standings):
-        header = (*header, f"steps to loss {wording.number(table.target, 2)}")
+        header = (*header, f"time to loss {wording.number(table.target, 2)}")
     lines = [_line(one)[: len(header)] for one in table.standings]
     if table.alone:
         return header, lines

@@ -82,6 +82,8 @@ def _activation_functions() -> None:
         ctx.mark_non_differentiable(output[1])
 
     def from_slopes(ctx: Any, grad: Tensor, no_grad: Tensor | None) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            refuse(ctx, grad)
         return ops.times_slopes(grad.contiguous(), ctx.saved_tensors[0]), None
 
     library.register_autograd("pennyweight::activation_backward", refuse)

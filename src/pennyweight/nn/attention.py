@@ -6,6 +6,7 @@ Importing this room makes "pennyweight" an attention implementation of transform
 
 import inspect
 import sys
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class ProcessName(str):
 def faster_attention(model: nn.Module) -> int:
     """Switches the attention of a transformers model from SDPA to ours, in place; how many attention modules that is.
 
+    The model gets a config of its own: others that were built from the same one stay as they are.
+
     0 where this machine has no compiled attention, and for models that do not ask transformers' interface for it or
     read the name "sdpa" in code of their own. What is saved or pickled does not name ours: loaded, it runs "sdpa".
     """
@@ -48,12 +51,20 @@ def faster_attention(model: nn.Module) -> int:
     switched: list[PreTrainedConfig] = []
     for module in model.modules():
         if isinstance(module, PreTrainedModel) and _is_open(module):
-            module.config._attn_implementation = {"": ProcessName(NAME)}  # type: ignore[assignment]  # this model's, not of those within
-            switched.append(module.config)
+            config = deepcopy(module.config)  # another model may be built from the same one
+            config._attn_implementation = {"": ProcessName(NAME)}  # type: ignore[assignment]  # this model's, not of those within
+            _replace(model, module.config, config)
+            switched.append(config)
     return sum(
         "Attention" in type(module).__name__ and any(getattr(module, "config", None) is config for config in switched)
         for module in model.modules()
     )
+
+
+def _replace(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
+    for module in model.modules():
+        if vars(module).get("config") is old:
+            module.config = new  # type: ignore[assignment]  # a plain attribute of transformers' modules
 
 
 def attention_forward(

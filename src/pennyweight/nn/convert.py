@@ -118,7 +118,11 @@ class Conversion:
         return sum(one.swallowed for one in every) / max(1, sum(one.moved for one in every)) if every else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parameters": []}  # a stamp travels with its parameter
+        alive = [(name, parameter()) for name, parameter in self._parameters]
+        return {**self.__dict__, "_parameters": [(name, one) for name, one in alive if one is not None]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _parameters=[(name, ref(parameter)) for name, parameter in state["_parameters"]])
 
 
 def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_only: bool = False) -> Conversion:

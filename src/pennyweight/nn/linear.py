@@ -26,7 +26,7 @@ from pennyweight.kernels import (
 from pennyweight.nn.autocast import autocast_dtype, without_autocast
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.nn.shared import Shared
-from pennyweight.numerics import Cast, Quantized, Stored
+from pennyweight.numerics import Cast, Quantized, Stored, stored_of
 from pennyweight.recipes import PRODUCTS, LinearCasts
 
 SLOTS = (
@@ -140,6 +140,11 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
         raise ValueError(
             f"layer {layer.name} is written by a function of autograd, which torch.func (vmap, grad, jvp) cannot "
             "transform; use backward(), or the model before quantize"
+        )
+    if not compiling and layer.stored is not None and stored_of(weight) is not layer.stored:
+        raise RuntimeError(
+            f"the weight of layer {layer.name} is its codes, and the parameter given for it does not stand for them (a "
+            "copy of a part of the model, another parameter in its place); copy the whole model, or load codes"
         )
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
     if _takes_one_operator(layer, rows, weight, dtype):

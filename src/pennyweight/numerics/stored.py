@@ -68,8 +68,8 @@ class Stored:
 
     @property
     def scales(self) -> Tensor:
-        """[O]"""
-        return getattr(self.layer, SCALES)
+        """[O], float32: powers of two, which a model turned to bfloat16 still holds exactly."""
+        return getattr(self.layer, SCALES).to(torch.float32)
 
     @property
     def nbytes(self) -> int:
@@ -100,6 +100,7 @@ class Stored:
         """
         fresh, codes = (work.T, self.codes.T) if self.turned else (work, self.codes)
         self.swallowed = self.moved = 0
+        scales: Tensor = getattr(self.layer, SCALES)
         for rows in _chunks(*fresh.shape):
             part, old = fresh[rows], codes[rows] * self.scales[rows, None]
             again = cast.write(part, key, rows.start * fresh.shape[1])
@@ -107,7 +108,7 @@ class Stored:
             self.moved += int(moves.sum())
             self.swallowed += int((moves & (again.codes * again.scales == old)).sum())
             codes[rows] = again.codes
-            self.scales[rows] = again.scales.view(-1)
+            scales[rows] = again.scales.view(-1).to(scales.dtype)
 
 
 def stored_of(parameter: Tensor | None) -> Stored | None:

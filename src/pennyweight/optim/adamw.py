@@ -94,7 +94,8 @@ class AdamW(torch.optim.Optimizer):
                 loss = closure()
         skipped = self._nonfinite()
         for _, parameter, plan in self.plans():
-            if parameter.grad is not None and id(parameter) not in skipped:
+            taken = self._under_way is not None and id(parameter) not in self._under_way
+            if parameter.grad is not None and id(parameter) not in skipped and not taken:
                 self._update(parameter, plan)
         for counter in self.counters():
             counter.advance()
@@ -108,18 +109,21 @@ class AdamW(torch.optim.Optimizer):
 
         The noise is counted by name and step, so the order in which parameters are taken changes nothing.
         Ancestor: `step()` with every gradient in place, bit for bit.
-        Raises ValueError for a parameter that is none of the optimizer's, or was taken since the last `step()`;
+        Raises ValueError for a parameter that is none of the optimizer's, has no gradient, or was taken since `step()`;
         FloatingPointError as `step()`, but what was taken before has been changed.
         """
         if self._under_way is None:
             self._under_way = {id(one): (name, plan) for name, one, plan in self.plans()}
+        if parameter.grad is None:
+            raise ValueError("AdamW takes a parameter that has a gradient, got one whose .grad is None")
         if id(parameter) not in self._under_way:
             raise ValueError(
                 "AdamW takes each of its parameters once a step, got one that it has taken or does not hold; "
                 "a method that asks for the gradient twice needs all gradients at once"
             )
+        skipped = self._nonfinite(only=parameter)
         _, plan = self._under_way.pop(id(parameter))
-        if id(parameter) not in self._nonfinite(only=parameter):
+        if id(parameter) not in skipped:
             self._update(parameter, plan)
 
     def counters(self) -> list[Counter]:
@@ -201,6 +205,8 @@ class AdamW(torch.optim.Optimizer):
         stored, gradient = stored_of(parameter), parameter.grad
         weights = (parameter.contiguous() if stored is None else stored.values()).view(-1)
         assert gradient is not None
+        if stored is not None:
+            gradient = gradient.to(weights.dtype)
         update_(
             weights,
             gradient.contiguous().view(-1),
@@ -258,7 +264,8 @@ def _storage(group: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
     if stored is not None:
         cast = weight_cast(str(stored.cast), group["rounding"])
     low = parameter.dtype not in (torch.float32, torch.float64)
-    dtype = torch.float32 if low and (m.written or v.written or cast) else parameter.dtype
+    wide = stored is not None or (low and (m.written or v.written or cast))
+    dtype = torch.float32 if wide else parameter.dtype
     if is_written(tuple(parameter.shape), group["min_numel"]):
         return {"m": m, "v": v, "cast": cast, "dtype": dtype}
     return {"m": Moment(), "v": Moment(), "cast": cast if stored else None, "dtype": dtype}

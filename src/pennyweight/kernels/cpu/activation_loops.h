@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kWide = 16;                // numbers of one vector; a narrower processor takes several registers
 constexpr float kStep = 0x1.47ae14p-8f;      // 1/200: of the codes of slopes
 constexpr int kZero = 27;                    // the code of slope 0; that of slope 1 is 227
+constexpr int kNone = 255;                   // the code of a slope that is no number
 
 typedef float Floats __attribute__((vector_size(4 * kWide)));
 typedef int32_t Ints __attribute__((vector_size(4 * kWide)));
@@ -89,6 +90,7 @@ ALWAYS Value normal(Floats x) {
   p = add(p, t, all(0.710706875f));
   p = add(p, t, all(-0.1422483755f));
   p = add(p, t, all(0.12741480f));
+  x = x != x ? x : within(x, -13.0f, 13.0f);
   const Floats tail = p * t * bell, share = x < 0.0f ? tail : x != x ? x : 1.0f - tail;
   return {share, add(x * 0.3989422804f, bell, share)};
 }
@@ -131,14 +133,15 @@ ALWAYS void store(uint16_t* to, Floats x, bool past) {
 }
 
 ALWAYS void store_code(uint8_t* to, Floats slope, bool past) {
-  const Floats code = within(add(slope, all(200.0f), all(kZero)), 0.0f, 255.0f) + 0x1.8p23f;
-  put(to, bytes((Ints)code), past);
+  const Floats code = within(add(slope, all(200.0f), all(kZero)), 0.0f, 254.0f) + 0x1.8p23f;
+  put(to, bytes(slope != slope ? kNone - (Ints){} : (Ints)code), past);
 }
 
 ALWAYS Floats load_code(const uint8_t* from) {
   Bytes byte;
   std::memcpy(&byte, from, sizeof byte);
-  return __builtin_convertvector(widened(byte) - kZero, Floats) * kStep;
+  const Ints code = widened(byte);
+  return code == kNone ? all(__builtin_nanf("")) : __builtin_convertvector(code - kZero, Floats) * kStep;
 }
 
 template <Way way, class Number>
@@ -147,7 +150,8 @@ ALWAYS void vector(const Pass<Number>& p, int64_t i) {
     store(p.out + i, load(p.grad + i) * load_code(p.slopes + i), p.past);
     return;
   }
-  const Floats x = load(p.x + i);
+  Floats x = load(p.x + i);
+  x = x < -100.0f ? all(-100.0f) : x;  // a share is never quite 0: times a huge number it would not vanish
   const Value at = value(x, p.curve);
   if constexpr (way == Way::backward) {
     store(p.out + i, load(p.grad + i) * at.slope, p.past);
