@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.library import opcheck
+from torch import library
 from torch.nn import functional
 
 from pennyweight.kernels import activation, activation_saving, has_activation
@@ -113,10 +113,10 @@ def test_threads_do_not_change_a_bit():
 def test_operators_are_what_pytorch_asks_of_them():
     x = torch.randn(7, 5, requires_grad=True)
     ops = operators()
-    opcheck(ops.activation.default, (x, 1))
-    opcheck(ops.activation_saving.default, (x, 0))
-    opcheck(ops.activation_backward.default, (x.detach(), x.detach(), 2))
-    opcheck(ops.times_slopes.default, (x.detach(), torch.zeros(7, 5, dtype=torch.uint8)))
+    library.opcheck(ops.activation.default, (x, 1))
+    library.opcheck(ops.activation_saving.default, (x, 0))
+    library.opcheck(ops.activation_backward.default, (x.detach(), x.detach(), 2))
+    library.opcheck(ops.times_slopes.default, (x.detach(), torch.zeros(7, 5, dtype=torch.uint8)))
 
 
 @pytest.mark.parametrize("function", [activation, lambda x, name: activation_saving(x, name)[0]])

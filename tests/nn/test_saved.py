@@ -128,12 +128,13 @@ def test_a_pass_that_fails_leaves_no_hook_behind():
     assert torch.equal(gradient, 3 * x.detach() ** 2)
 
 
-def test_evaluation_and_prediction_keep_nothing():
-    model = built("gpt2", "w8a8g8k8").eval()
-    with torch.no_grad():
-        model(input_ids=TOKENS)
-    with torch.inference_mode():
-        model(input_ids=TOKENS)
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_evaluation_and_prediction_keep_nothing(without):
+    model, kept = built("gpt2", "w8a8g8k8").eval(), []
+    with without(), model.pennyweight_conversion.saved.watched(kept.append):
+        logits = model(input_ids=TOKENS).logits
+    assert kept == []
+    assert torch.equal(logits, model(input_ids=TOKENS).logits)
 
 
 def test_activation_checkpointing_of_blocks_still_trains():
