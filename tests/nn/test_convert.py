@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pennyweight.nn import WrittenConv1D, WrittenLinear, quantize
@@ -323,3 +323,25 @@ def test_real_products_where_they_are_impossible_are_refused_before_anything_cha
     with pytest.raises(ValueError, match="e3m2"):
         quantize(model, Recipe("real", LinearCasts(Product(coarse, fine), backward="forward", way="real")))
     assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, while tracing
+@pytest.mark.parametrize("name", ["w8a8g8"])
+def test_a_compiled_model_trains_like_the_eager_one(name: str) -> None:
+    model = gpt2()
+    quantize(model, name)
+    compiled = deepcopy(model)
+    torch._dynamo.reset()
+    whole = torch.compile(compiled, backend="eager")
+    tokens: Tensor = torch.randint(0, 61, (2, 16), generator=torch.Generator().manual_seed(0))
+    for _ in range(2):
+        wanted = model(input_ids=tokens, labels=tokens).loss
+        found = whole(input_ids=tokens, labels=tokens).loss
+        assert torch.equal(found, wanted)
+        wanted.backward()
+        found.backward()
+    for a, b in zip(model.parameters(), compiled.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert torch.equal(a.grad, b.grad)
+    assert compiled.pennyweight_conversion.counter == model.pennyweight_conversion.counter

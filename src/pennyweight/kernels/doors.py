@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pennyweight.kernels.compiled import missing
 from pennyweight.kernels.gpu import door as gpu
+from pennyweight.kernels.tiled_attention import has_attention
 
 INT32_TERMS = (
     131_071  # 131,071 * (-128) * (-128) = 2^31 - 16,384: one more product of two int8 codes could overflow int32
@@ -118,7 +119,7 @@ def doctor() -> list[Door]:
     if (why := missing()) is None:
         door = f"{torch.ops.pennyweight.door_name()}, compiled C++"
         lines.append(Door("int8 linear layer", door, "the best that this processor and its compiler have"))
-        tiles = torch.ops.pennyweight.has_attention()
+        tiles = has_attention()
         why = "bf16, causal or whole, no mask" if tiles else "this processor has no tiles for bf16 (AMX)"
         lines.append(Door("attention", "AMX, compiled C++" if tiles else "PyTorch's", why))
         lines.append(Door("SiLU and GELU", "compiled C++", "one pass over memory each way"))
