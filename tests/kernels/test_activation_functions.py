@@ -19,15 +19,6 @@ TORCH = {
 U = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
 
 
-@pytest.fixture(params=["AMX", "AVX-512 VNNI", "AVX2", "plain C++"])
-def door(request):
-    usual = operators().door_name()
-    if not operators().take_door(request.param):
-        pytest.skip(f"no {request.param} here")
-    yield request.param
-    operators().take_door(usual)
-
-
 def line(dtype: torch.dtype) -> torch.Tensor:
     return torch.cat([torch.linspace(-30, 30, 40_003), torch.tensor([0.0, -0.0, 1e-30, -1e-30, 300.0, -300.0])]).to(
         dtype
