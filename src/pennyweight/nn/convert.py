@@ -18,7 +18,7 @@ from pennyweight.nn.saved import Saved
 from pennyweight.nn.shared import Shared
 from pennyweight.nn.survey import Line, check_extents, is_linear, others, survey
 from pennyweight.numerics import Counter, Stored, stored_of
-from pennyweight.recipes import PRODUCTS, LinearCasts, Recipe
+from pennyweight.recipes import PRODUCTS, LinearCasts, Recipe, kept_between
 from pennyweight.recipes import recipe as named
 from pennyweight.spelling import check_kind
 
@@ -170,11 +170,11 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_on
 
 def _hasten(model: nn.Module, casts: list[LinearCasts]) -> list[tuple[str, str]]:
     """Computes by our own operators what lies between layers that multiply codes: (name, how) of each such module."""
-    if not any(one.way_of("output")[0] == "real" for one in casts):
+    kept = kept_between(casts)
+    if kept is None:
         return []
-    slopes = all(one.keeps_codes for one in casts)
-    how = "in one pass over memory, " + ("its slopes kept in 8 bits" if slopes else "its input kept")
-    done = [(name, how) for name in replace_activation_functions(model, slopes=slopes)]
+    how = "in one pass over memory, " + ("its slopes kept in 8 bits" if kept == "slopes" else "its input kept")
+    done = [(name, how) for name in replace_activation_functions(model, slopes=kept == "slopes")]
     if count := faster_attention(model):
         done.append(("attention", f"of {count} modules in tiles, where their inputs are bf16 and nothing is masked"))
     return done
@@ -193,10 +193,10 @@ def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:
     model.pennyweight_conversion = conversion  # type: ignore[assignment]
     model.register_forward_pre_hook(MicroBatches(conversion.counter))
     if conversion.converted:
-        # torch types what `compiler.disable` gives for functions, not for methods
-        model.register_forward_pre_hook(shared.begin)  # type: ignore[attr-defined]
-        model.register_forward_hook(shared.end, always_call=True)  # type: ignore[attr-defined]
+        model.register_forward_pre_hook(shared.begin)
+        model.register_forward_hook(shared.end, always_call=True)
     if conversion.saved is not None:
+        # torch types what `compiler.disable` gives for functions, not for methods
         model.register_forward_pre_hook(conversion.saved.begin)  # type: ignore[attr-defined]
         model.register_forward_hook(conversion.saved.end, always_call=True)  # type: ignore[attr-defined]
     if hasattr(model, "save_pretrained"):

@@ -1,6 +1,6 @@
 """Recipes: what each tensor of a training step is written in, and why that is real or emulated."""
 
-from pennyweight.recipes.linear import Backward, LinearCasts, Product, Way
+from pennyweight.recipes.linear import Backward, LinearCasts, Product, Way, kept_between
 from pennyweight.recipes.named import names, recipe
 from pennyweight.recipes.operands import PRODUCTS, Operand, ProductName
 from pennyweight.recipes.recipe import Recipe, Rule, unmatched
@@ -17,6 +17,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "Way",
+    "kept_between",
     "names",
     "recipe",
     "state_cast",

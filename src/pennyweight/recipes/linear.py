@@ -1,6 +1,6 @@
 """Linear casts: how the six operands of a linear layer are written, and what its backward pass reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -200,6 +200,16 @@ class LinearCasts:
                     f"LinearCasts.way='real' cannot sum the codes of {name}.{side} ({operand.tensor} cast "
                     f"{operand.cast}): {why}; {WAYS_OUT}"
                 )
+
+
+def kept_between(casts: Sequence[LinearCasts]) -> Literal["slopes", "inputs"] | None:
+    """What activation functions between layers of these casts keep for the backward pass: slopes in 8 bits, or inputs.
+
+    None: no layer multiplies codes, and they stay as the model computes them.
+    """
+    if not any(one.way_of("output")[0] == "real" for one in casts):
+        return None
+    return "slopes" if all(one.keeps_codes for one in casts) else "inputs"
 
 
 def unfoldable(forward: Cast) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from pennyweight.numerics import Cast, Integer, Rounding
 from pennyweight.recipes import table as tables
-from pennyweight.recipes.linear import LinearCasts, read_cast, unfoldable
+from pennyweight.recipes.linear import LinearCasts, kept_between, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
 from pennyweight.recipes.states import FEWEST_WRITTEN, PLAIN, WITH_ZERO, state_cast
 from pennyweight.spelling import check_fields, check_kind, choose, nearest
@@ -183,8 +183,8 @@ class Recipe:
         if self.linear is not None and self.linear.writes and not self.head:
             sentences.append("The output head stays in high precision.")
         casts = [casts for _, casts in groups if casts is not None]
-        if any(one.way_of("output")[0] == "real" for one in casts):
-            kept = "slopes are kept in 8 bits" if all(one.keeps_codes for one in casts) else "inputs are kept"
+        if between := kept_between(casts):
+            kept = "slopes are kept in 8 bits" if between == "slopes" else "inputs are kept"
             sentences.append(
                 f"SiLU and the GELUs are computed in one pass over memory; their {kept} for the backward pass."
             )

@@ -1,5 +1,5 @@
 // The operators as PyTorch sees them: outputs, threads, and which door is taken. Shapes and dtypes are checked by the
-// Python that calls them (kernels/native.py); every loop here trusts them.
+// Python that calls them (kernels/integer_linear.py); every loop here trusts them.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
