@@ -28,6 +28,7 @@ namespace {
 
 using at::Tensor;
 
+constexpr int64_t kTileBytes = kTile * kTerms;
 constexpr int64_t kHeight = 256;           // rows of the left operand that a task multiplies
 constexpr int64_t kCached = 768 * 1024;    // bytes of packed panels that a task multiplies: they stay in a second-level cache
 constexpr int64_t kRowsTask = 32 * 1024;   // numbers written by one task
@@ -45,7 +46,8 @@ const float* floats(const Tensor& x) { return x.const_data_ptr<float>(); }
 Tensor new_codes(const Tensor& like, at::IntArrayRef sizes) { return at::empty(sizes, like.options().dtype(at::kChar)); }
 Tensor new_floats(const Tensor& like, at::IntArrayRef sizes) { return at::empty(sizes, like.options().dtype(at::kFloat)); }
 
-// Tasks 0 .. tasks - 1, each taken by the next free thread: on a shared machine no thread waits for a slow one.
+// Tasks 0 .. tasks - 1, each taken by the next free thread: on a shared machine no thread waits for a slow one. Taking
+// one is a locked instruction: what the task before has streamed past the caches is then there for all.
 template <class Work>
 void share(int64_t tasks, const Work& work) {
   std::atomic<int64_t> next{0};
@@ -102,7 +104,7 @@ Tensor pack(const Tensor& codes, bool turned) {
   Tensor packed = new_codes(codes, {panels * panel_bytes(terms)});
   const int8_t* from = codes.const_data_ptr<int8_t>();
   int8_t* to = packed.data_ptr<int8_t>();
-  constexpr int64_t together = 4;  // blocks of a panel: longer runs of memory are written than one block's 2 kB
+  const int64_t together = turned ? 1 : 4;  // blocks of a panel: runs of memory long enough for stores that are cached
   share(blocks(deep, together), [&](int64_t task) {
     for (int64_t panel = 0; panel < panels; ++panel)
       for (int64_t block = task * together; block < std::min(deep, (task + 1) * together); ++block)
@@ -138,11 +140,11 @@ Result result(Tensor& out, bool turned, const Tensor& row, const float* column, 
 }
 
 // G [T, O], written twice: with one scale a row, after the columns' factor `fold`; and turned, with one scale a column,
-// after the rows' factor `fold_down`, in tiles `across` bytes apart for the left side of a product.
+// after the rows' factor `fold_down`, in tiles for the left side of a product: tile (i, j) `i down + j across` bytes on.
 struct Gradient {
   Written rows;
   Tensor turned, scales, sum;
-  int64_t across = 0;
+  int64_t down = 0;
 };
 
 Gradient write_gradient(const Tensor& g, const float* fold, const float* fold_down) {
@@ -163,16 +165,16 @@ Gradient write_gradient(const Tensor& g, const float* fold, const float* fold_do
   std::fill(total, total + columns, 0.0f);
   for (int64_t strip = 0; strip < strips; ++strip)
     for (int64_t c = 0; c < columns; ++c) total[c] += sums[strip * columns + c];
-  const int64_t down = blocks(columns, kTile);
-  // An odd number of 16 kB: 64 tiles one behind the other then fall on all sets of the second-level cache.
-  const int64_t room = (blocks(down, 16) | 1) * 16, group = 64, groups = blocks(down, group);
-  to.across = room * kTile * kTerms;
-  to.turned = new_codes(g, {strips * to.across});
+  // The tiles that a product sums lie behind each other; an odd number of them lets the next 16 rows' tiles fall on
+  // other sets of the caches.
+  const int64_t down = blocks(columns, kTile), group = 64, groups = blocks(down, group);
+  to.down = (strips | 1) * kTileBytes;
+  to.turned = new_codes(g, {down * to.down});
   int8_t* tile = to.turned.data_ptr<int8_t>();
   share(strips * groups, [&](int64_t task) {
     const int64_t strip = task / groups, start = task % groups * group;
     for (int64_t j = start; j < std::min(down, start + group); ++j)
-      taken()->write_tile(from, fold_down, scales, strip, j, tile + strip * to.across + j * kTile * kTerms);
+      taken()->write_tile(from, fold_down, scales, strip, j, tile + j * to.down + strip * kTileBytes);
   });
   return to;
 }
@@ -200,7 +202,7 @@ std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, cons
   Tensor grad_x = at::empty(codes.sizes(), codes.options().dtype(dtype));
   multiply(rows_of(g.rows.codes), pack(w.codes, !turned), result(grad_x, false, g.rows.scales, nullptr, nullptr));
   Tensor grad_weight = weight_scales ? new_floats(weight, weight.sizes()) : at::empty(weight.sizes(), weight.options());
-  const Left left{g.turned.const_data_ptr<int8_t>(), grad.size(1), grad.size(0), kTile * kTerms, g.across, kTerms};
+  const Left left{g.turned.const_data_ptr<int8_t>(), grad.size(1), grad.size(0), g.down, kTileBytes, kTerms};
   multiply(left, pack(codes, true), result(grad_weight, turned, g.scales, nullptr, nullptr));
   return {grad_x, grad_weight, g.sum};
 }
