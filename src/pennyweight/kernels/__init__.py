@@ -4,6 +4,8 @@ from pennyweight.kernels.activation_functions import Function as Function
 from pennyweight.kernels.activation_functions import activation as activation
 from pennyweight.kernels.activation_functions import activation_saving as activation_saving
 from pennyweight.kernels.activation_functions import has_activation as has_activation
+from pennyweight.kernels.arena import trim_arena as trim_arena
+from pennyweight.kernels.arena import use_arena as use_arena
 from pennyweight.kernels.doors import Door as Door
 from pennyweight.kernels.doors import doctor as doctor
 from pennyweight.kernels.doors import float8_is_fast as float8_is_fast

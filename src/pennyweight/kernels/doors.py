@@ -123,6 +123,9 @@ def doctor() -> list[Door]:
         why = "bf16, causal or whole, no mask" if tiles else "this processor has no tiles for bf16 (AMX)"
         lines.append(Door("attention", "AMX, compiled C++" if tiles else "PyTorch's", why))
         lines.append(Door("SiLU and GELU", "compiled C++", "one pass over memory each way"))
+        arena = torch.ops.pennyweight.has_arena()
+        why = "freed blocks are kept, the lowest hole is taken" if arena else "addresses are limited here (ulimit -v)"
+        lines.append(Door("large CPU tensors in training", "an arena" if arena else "the system's allocator", why))
     else:
         lines.append(Door("int8 linear layer", "the operators below", why))
         lines.append(Door("attention, SiLU and GELU", "PyTorch's", why))

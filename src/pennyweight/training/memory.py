@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pennyweight.kernels import trim_arena, use_arena
 from pennyweight.numerics import held_bytes
 
 Categories = dict[str, int]  # "weights", "gradients", "states", "saved activations" -> bytes
@@ -22,22 +23,24 @@ SMALL_THRESHOLD = 1 << 20
 
 
 def keep_freed_memory(predicted: Categories) -> None:
-    """Asks glibc to reuse freed blocks and not to give them back, where that is worth more than it costs.
+    """Lets freed blocks be used again, and not be given back, where that is worth more than it costs.
 
-    Every temporary above 128 KiB is otherwise mapped anew and its pages faulted in one by one: keeping the blocks makes
-    a small model's step 1.6 times faster. Where the weights outweigh the activations (large model, small batch), blocks
-    above 1 MiB go back at once: a step of 12 layers of 768 peaks 8 % lower and takes as long. Elsewhere: nothing.
+    In the arena of the compiled kernels, where it can be had. Else glibc is asked: every temporary above 128 KiB is
+    otherwise mapped anew and its pages faulted in one by one, and keeping the blocks makes a small model's step 1.6
+    times faster. Where the weights outweigh the activations (large model, small batch), blocks above 1 MiB go back at
+    once: a step of 12 layers of 768 peaks 8 % lower and takes as long. Elsewhere: nothing.
     """
     mallopt = _libc("mallopt")
-    if mallopt is not None:
+    if not use_arena() and mallopt is not None:
         large = predicted["weights"] > predicted["saved activations"]
         mallopt(M_MMAP_THRESHOLD, SMALL_THRESHOLD if large else LARGEST_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, SMALL_THRESHOLD if large else 2**31 - 1)
 
 
 def give_freed_memory_back() -> None:
-    """Hands unused heap back to the system, so that what comes next is measured alone."""
+    """Hands unused memory back to the system, so that what comes next is measured alone."""
     gc.collect()
+    trim_arena()
     trim = _libc("malloc_trim")
     if trim is not None:
         trim(0)

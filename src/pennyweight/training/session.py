@@ -34,7 +34,8 @@ def trained(run: Run, corpus: Corpus, folder: RunFolder | None, *, progress: boo
     with torch.random.fork_rng(devices=[]):
         predicted = predict(run, vocab_size=corpus.vocab_size)
         check_memory(predicted, device())
-        keep_freed_memory(predicted)
+        if device() == "cpu":
+            keep_freed_memory(predicted)
         peak = Peak(device())
         training = Training.begin(run, corpus, device())
         if folder is None:
