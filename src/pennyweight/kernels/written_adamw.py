@@ -5,6 +5,9 @@ a cubic for log2 and a series for the probabilities of v's codes, so that codes 
 lies between two (about one in fifty thousand; the tests hold one in a thousand). A GPU has the same step in Triton.
 Costs, on a CPU: 16 bytes of memory traffic a parameter; about 55 vector
 instructions for 16 parameters to nearest, 75 stochastic.
+
+A weight without a master copy (`numerics.Stored`) is read from its codes, moved by the same step and written again, a
+chunk at a time: there the reference is `Stored.rewrite` of what the step makes of `Stored.values()`, bit for bit.
 """
 
 from collections.abc import Mapping
@@ -13,11 +16,12 @@ import torch
 from torch import Tensor
 
 from pennyweight.kernels import operators
-from pennyweight.numerics import Cast, Integer
+from pennyweight.numerics import Cast, Integer, Scale, Stored
 from pennyweight.numerics.companding import LogRange
 
 LARGEST_BLOCK = 2048  # kLargestBlock of cpu/moments.h
 LARGEST_OCTAVES = 40.0  # of a block of v: a step of more than 0.16 octaves would want a longer series for its noise
+MOST_CODES = 1 << 32  # of a weight: their noise is counted in 32 bits
 UNIT = 32  # elements whose noise is made at once: blocks and slices begin at a multiple of it
 
 
@@ -45,6 +49,21 @@ def steps_at_once(m: Cast | None, v: Cast | None, weights: Tensor, gradient: Ten
     )
 
 
+def rewrites_at_once(cast: Cast, m: Cast | None, v: Cast | None, stored: Stored, gradient: Tensor) -> bool:
+    """Whether `adamw_step_on_codes` knows these casts of the weight and of its moments here: int8, one scale a row."""
+    codes = stored.codes
+    return (
+        codes.device.type == gradient.device.type == "cpu"
+        and 0 < codes.numel() <= MOST_CODES
+        and codes.is_contiguous()
+        and isinstance(cast.format, Integer)
+        and (cast.format.bits, cast.format.unit) == (8, 1.0)
+        and cast.scale in (Scale("row"), Scale("row", number="pow2"))
+        and cast.rotation is None
+        and steps_at_once(m, v, gradient.new_empty(0, dtype=torch.float32), gradient)
+    )
+
+
 def adamw_step(
     weights: Tensor,
     gradient: Tensor,
@@ -69,13 +88,58 @@ def adamw_step(
     """
     ops = operators.fused(weights.device)
     assert ops is not None
-    assert isinstance(v.format, LogRange)
-    scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps, v.format.octaves]
-    ops.adamw_step(
-        weights, gradient, state["m.codes"], state["m.scales"], m.scale.block,
-        state["v.codes"], state["v.scales"], state["v.extra"], v.scale.block, scalars,
-        _signed(keys["m"]) if m.stochastic else None, _signed(keys["v"]) if v.stochastic else None, start,
+    scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps]
+    ops.adamw_step(weights, gradient, *_moments(state, m, v, scalars), _key(m, keys, "m"), _key(v, keys, "v"), start)
+
+
+def adamw_step_on_codes(
+    stored: Stored,
+    gradient: Tensor,
+    state: Mapping[str, Tensor],
+    *,
+    cast: Cast,
+    m: Cast,
+    v: Cast,
+    decay: float,
+    rise_m: float,
+    keep_v: float,
+    rise_v: float,
+    correction: float,
+    size: float,
+    eps: float,
+    keys: Mapping[str, int],
+) -> None:
+    """`adamw_step` on a whole weight that is its codes, which `cast` writes again, with noise of the key "weights".
+
+    gradient: like the weight, contiguous. Counts the numbers that were told to move, and those that stayed.
+    """
+    ops = operators.fused(gradient.device)
+    assert ops is not None
+    scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps]
+    scales = stored.scales
+    counts = ops.adamw_step_on_codes(
+        stored.codes, scales, stored.turned, cast.scale.number == "pow2", gradient, *_moments(state, m, v, scalars),
+        _key(cast, keys, "weights"), _key(m, keys, "m"), _key(v, keys, "v"),
     )  # fmt: skip
+    stored.keep_scales(scales)
+    stored.moved, stored.swallowed = counts.tolist()
+
+
+def _moments(state: Mapping[str, Tensor], m: Cast, v: Cast, scalars: list[float]) -> tuple[object, ...]:
+    """The stored moments, their blocks and the scalars of a step, as the operators take them."""
+    assert isinstance(v.format, LogRange)
+    return (
+        state["m.codes"], state["m.scales"], m.scale.block,
+        state["v.codes"], state["v.scales"], state["v.extra"], v.scale.block, [*scalars, v.format.octaves],
+    )  # fmt: skip
+
+
+def _key(cast: Cast, keys: Mapping[str, int], slot: str) -> int | None:
+    """A slot's 64-bit noise key as the signed number an operator takes; None for a cast that rounds to nearest."""
+    if not cast.stochastic:
+        return None
+    key = keys[slot]
+    return key - (1 << 64) if key >> 63 else key
 
 
 def _in_plain_blocks(cast: Cast) -> bool:
@@ -95,8 +159,3 @@ def _in_plain_blocks(cast: Cast) -> bool:
 def _is_power_of_two(block: int) -> bool:
     """As Triton wants every extent to be."""
     return block & (block - 1) == 0
-
-
-def _signed(key: int) -> int:
-    """A 64-bit key as the signed number an operator takes."""
-    return key - (1 << 64) if key >> 63 else key

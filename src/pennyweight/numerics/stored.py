@@ -71,6 +71,12 @@ class Stored:
         """[O], float32: powers of two, which a model turned to bfloat16 still holds exactly."""
         return getattr(self.layer, SCALES).to(torch.float32)
 
+    def keep_scales(self, scales: Tensor) -> None:
+        """Takes new scales [O], float32, where they are not those of the buffer itself."""
+        own: Tensor = getattr(self.layer, SCALES)
+        if own is not scales:
+            own.copy_(scales)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the codes and the scales."""

@@ -1,7 +1,6 @@
 """AdamW: a drop-in for torch.optim.AdamW whose moments, and if asked its weights, are written in few bits."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from pennyweight.optim.finiteness import finite
 from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
-from pennyweight.optim.update import Hyper, Plan, update_
+from pennyweight.optim.update import Hyper, Plan, update_, update_stored_
 from pennyweight.recipes import FEWEST_WRITTEN
 from pennyweight.spelling import check_kind, nearest
 
@@ -202,23 +201,16 @@ class AdamW(torch.optim.Optimizer):
         if not state:
             state.update(plan.nothing(parameter))
         state["step"] += 1
-        stored, gradient = stored_of(parameter), parameter.grad
-        weights = (parameter.contiguous() if stored is None else stored.values()).view(-1)
+        gradient, step = parameter.grad, int(state["step"])
         assert gradient is not None
-        if stored is not None:
-            gradient = gradient.to(weights.dtype)
-        update_(
-            weights,
-            gradient.contiguous().view(-1),
-            state,
-            int(state["step"]),
-            plan if stored is None else replace(plan, cast=None),
-            shape=tuple(parameter.shape),
-        )
-        if stored is not None:
-            stored.rewrite(weights.view(parameter.shape), plan.cast or stored.cast, plan.keys.get("weights"))
-        elif not parameter.is_contiguous():
-            parameter.copy_(weights.view(parameter.shape))
+        if (stored := stored_of(parameter)) is not None:
+            update_stored_(stored, gradient, state, step, plan)
+            return
+        weights = parameter.contiguous()
+        shape = tuple(parameter.shape)
+        update_(weights.view(-1), gradient.contiguous().view(-1), state, step, plan, shape=shape)
+        if not parameter.is_contiguous():
+            parameter.copy_(weights)
 
     def _nonfinite(self, only: Tensor | None = None) -> set[int]:
         """The parameters whose step is skipped for a NaN or an infinity in the gradient; raises if it may not be."""

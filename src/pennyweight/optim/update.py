@@ -6,13 +6,13 @@ elements after the other, so that every temporary stays in the processor's cache
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from pennyweight.kernels import adamw_step, steps_at_once
-from pennyweight.numerics import Cast
+from pennyweight.kernels import adamw_step, adamw_step_on_codes, rewrites_at_once, steps_at_once
+from pennyweight.numerics import Cast, Stored
 from pennyweight.optim.moments import Moment
 
 CHUNK = {"cpu": 1 << 17}  # elements: on two threads a chunk's few float32 temporaries stay in the cores' 2 MiB caches
@@ -129,6 +129,24 @@ def update_(
             work = cast(rows, keys.get("weights"), start + a).view(-1)
         if work.data_ptr() != w.data_ptr():
             w.copy_(work)
+
+
+def update_stored_(stored: Stored, gradient: Tensor, state: Mapping[str, Tensor], step: int, plan: Plan) -> None:
+    """One AdamW step in place on a weight that is its codes, and on its moments; counts what stalls.
+
+    gradient: like the weight; the rest as in `update_`. The codes are written by the plan's cast, else by their own.
+    Ancestor: `update_` on `stored.values()`, then `stored.rewrite`, bit for bit with the same door of `update_`.
+    """
+    cast, m, v = plan.cast or stored.cast, plan.m.cast, plan.v.cast
+    gradient = gradient.contiguous()
+    if m and v and rewrites_at_once(cast, m, v, stored, gradient):
+        numbers = Step.at(step, plan.hyper).numbers()
+        adamw_step_on_codes(stored, gradient, state, cast=cast, m=m, v=v, **numbers, keys=plan.keys)
+        return
+    work, shape = stored.values(), tuple(gradient.shape)
+    flat = gradient.to(work.dtype).view(-1)
+    update_(work.view(-1), flat, state, step, replace(plan, cast=None), shape=shape)
+    stored.rewrite(work, cast, plan.keys.get("weights"))
 
 
 @dataclass(frozen=True)

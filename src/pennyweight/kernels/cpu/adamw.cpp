@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma")
+#include "lanes.h"
 
 namespace pennyweight {
 namespace {
@@ -18,15 +19,6 @@ namespace {
 constexpr float kLargest = 0x1.fffffep127f;
 constexpr int64_t kAhead = 512;  // elements: what is asked of memory now is worked on two or four blocks later
 constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC, kUp = _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC;
-
-inline __m512 set(float x) { return _mm512_set1_ps(x); }
-inline __m512i set_bits(uint32_t x) { return _mm512_set1_epi32(int32_t(x)); }
-
-inline float float_of(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
 
 // 2^x, to 2^-23 of itself, for x in [-126, 126]: the nearest whole power times a polynomial fitted on [-1/2, 1/2].
 inline __m512 exp2_of(__m512 x) {
@@ -39,8 +31,6 @@ inline __m512 exp2_of(__m512 x) {
   return _mm512_scalef_ps(_mm512_fmadd_ps(p, f, set(1.0f)), whole);
 }
 
-// Of the `size` elements from here on, which of a vector's 16 there are.
-inline __mmask16 rest_of(int64_t size) { return size >= 16 ? 0xffff : size <= 0 ? 0 : (1u << size) - 1; }
 inline __mmask64 rest_of_64(int64_t size) { return size >= 64 ? ~0ull : (1ull << size) - 1; }
 
 inline __m512 gradient_at(const Slice& s, int64_t i, __mmask16 mask) {
@@ -84,7 +74,7 @@ struct Extent {
   void forget_v() { v = _mm512_setzero_si512(), least = _mm512_set1_epi32(-1); }
 
   void add(__m512 x, __m512 y) {
-    m = _mm512_max_epu32(m, _mm512_and_si512(_mm512_castps_si512(x), set_bits(0x7fffffff)));
+    m = _mm512_max_epu32(m, magnitude_of(x));
     v = _mm512_max_epu32(v, _mm512_castps_si512(y));
     least = _mm512_min_epu32(least, _mm512_castps_si512(y));
   }
@@ -116,20 +106,38 @@ struct Extent {
   }
 };
 
+struct Fresh {
+  __m512 m, v;
+};
+
+// The fresh moments of 16 elements from i on, zeros where the mask says so; `keep_m`: what the codes of m count for.
+__attribute__((always_inline)) inline Fresh averaged(const Slice& s, const Step& step, const Decoder& old, __m512 keep_m,
+                                                     int64_t i, __mmask16 mask) {
+  ask_ahead(s, i);
+  const __m512 g = gradient_at(s, i, mask);
+  const __m512 m_code = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, s.m_codes + i)));
+  const __m512 old_v = old(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, s.v_codes + i)));
+  return {_mm512_maskz_fmadd_ps(mask, m_code, keep_m, _mm512_mul_ps(g, set(step.rise_m))),
+          _mm512_maskz_fmadd_ps(mask, _mm512_mul_ps(g, set(step.rise_v)), g, old_v)};
+}
+
+inline __m512 kept_m(const Slice& s, const Step& step, int64_t i) {
+  return set(s.m_scales[i / s.m_block] * (1.0f - step.rise_m));
+}
+
+inline Decoder kept_v(const Slice& s, const Step& step, int64_t i) {
+  return Decoder(s.v_scales[i / s.v_block] * step.keep_v, s.v_spans[i / s.v_block]);
+}
+
 // Elements [i, i + size) of one block of m and one of v: the fresh moments, zeros behind the end, into m and v.
 inline Extent average(const Slice& s, const Step& step, const Decoder& old, int64_t i, int64_t size, float* m, float* v,
                       Extent extent) {
-  const __m512 keep_m = set(s.m_scales[i / s.m_block] * (1.0f - step.rise_m));
+  const __m512 keep_m = kept_m(s, step, i);
   const auto some = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
-    ask_ahead(s, i + k);
-    const __m512 g = gradient_at(s, i + k, mask);
-    const __m512 m_code = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, s.m_codes + i + k)));
-    const __m512 old_v = old(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, s.v_codes + i + k)));
-    const __m512 new_m = _mm512_maskz_fmadd_ps(mask, m_code, keep_m, _mm512_mul_ps(g, set(step.rise_m)));
-    const __m512 new_v = _mm512_maskz_fmadd_ps(mask, _mm512_mul_ps(g, set(step.rise_v)), g, old_v);
-    _mm512_storeu_ps(m + k, new_m);
-    _mm512_storeu_ps(v + k, new_v);
-    extent.add(new_m, new_v);
+    const Fresh fresh = averaged(s, step, old, keep_m, i + k, mask);
+    _mm512_storeu_ps(m + k, fresh.m);
+    _mm512_storeu_ps(v + k, fresh.v);
+    extent.add(fresh.m, fresh.v);
   };
   int64_t k = 0;
   for (; k + 16 <= size; k += 16) some(k, 0xffff);
@@ -274,7 +282,7 @@ void step_blocks(const Slice& s, const Step& step, int64_t first, int64_t last) 
     Extent extent;
     for (int64_t from = 0; from < size; from += s.v_block) {
       const int64_t block = (i + from) / s.v_block, to = std::min(size, from + s.v_block);
-      const Decoder old(s.v_scales[block] * step.keep_v, s.v_spans[block]);
+      const Decoder old = kept_v(s, step, i + from);
       extent.forget_v();
       for (int64_t k = from; k < to; k += small) {
         if (k % s.m_block == 0) extent.forget_m();
@@ -292,6 +300,20 @@ void step_blocks(const Slice& s, const Step& step, int64_t first, int64_t last) 
   }
 }
 
+// Only moves the weights.
+void move_blocks(const Slice& s, const Step& step, int64_t first, int64_t last) {
+  const int64_t small = std::min(s.m_block, s.v_block);
+  for (int64_t i = first; i < last; i += small) {
+    const Decoder old = kept_v(s, step, i);
+    const __m512 keep_m = kept_m(s, step, i);
+    for (int64_t k = i, end = std::min(last, i + small); k < end; k += 16) {
+      const __mmask16 mask = rest_of(end - k);
+      const Fresh fresh = averaged(s, step, old, keep_m, k, mask);
+      move(step, s.weights + k, mask, fresh.m, _mm512_min_ps(set(kLargest), fresh.v));  // a NaN stays
+    }
+  }
+}
+
 }  // namespace
 
 bool has_adamw() { return avx512() != nullptr; }
@@ -300,10 +322,13 @@ void adamw(const Slice& s, const Step& step, int64_t first, int64_t last) {
   s.noisy ? step_blocks<true>(s, step, first, last) : step_blocks<false>(s, step, first, last);
 }
 
+void adamw_move(const Slice& s, const Step& step, int64_t first, int64_t last) { move_blocks(s, step, first, last); }
+
 }  // namespace pennyweight
 #else
 namespace pennyweight {
 bool has_adamw() { return false; }
 void adamw(const Slice&, const Step&, int64_t, int64_t) {}
+void adamw_move(const Slice&, const Step&, int64_t, int64_t) {}
 }  // namespace pennyweight
 #endif

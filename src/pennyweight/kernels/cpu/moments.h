@@ -32,5 +32,7 @@ constexpr int64_t kLargestBlock = 2048;
 // Elements [first, last) of a slice; `first` begins a block of both moments. False where this processor cannot.
 bool has_adamw();
 void adamw(const Slice& slice, const Step& step, int64_t first, int64_t last);
+// Moves the weights as `adamw` does, and leaves the moments as they are.
+void adamw_move(const Slice& slice, const Step& step, int64_t first, int64_t last);
 
 }  // namespace pennyweight

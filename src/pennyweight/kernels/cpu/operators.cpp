@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "door.h"
-#include "moments.h"
 #include "squares.h"
+#include "tasks.h"
 
 namespace pennyweight {
 
@@ -33,7 +33,6 @@ constexpr int64_t kHeight = 256;           // rows of the left operand that a ta
 constexpr int64_t kCached = 768 * 1024;    // bytes of packed panels that a task multiplies: they stay in a second-level cache
 constexpr int64_t kRowsTask = 32 * 1024;   // numbers written by one task
 constexpr int64_t kSquaresTask = 64 * 1024;  // numbers whose squares one task adds up
-constexpr int64_t kMomentsTask = 64 * 1024;  // elements that a task steps: what it asks for ahead is wasted at its end
 
 Number number_of(const Tensor& x) {
   return x.scalar_type() == at::kFloat ? Number::fp32 : x.scalar_type() == at::kHalf ? Number::fp16 : Number::bf16;
@@ -45,16 +44,6 @@ const float* floats(const Tensor& x) { return x.const_data_ptr<float>(); }
 
 Tensor new_codes(const Tensor& like, at::IntArrayRef sizes) { return at::empty(sizes, like.options().dtype(at::kChar)); }
 Tensor new_floats(const Tensor& like, at::IntArrayRef sizes) { return at::empty(sizes, like.options().dtype(at::kFloat)); }
-
-// Tasks 0 .. tasks - 1, each taken by the next free thread: on a shared machine no thread waits for a slow one. Taking
-// one is a locked instruction: what the task before has streamed past the caches is then there for all.
-template <class Work>
-void share(int64_t tasks, const Work& work) {
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), tasks), 1, [&](int64_t, int64_t) {
-    for (int64_t task; (task = next.fetch_add(1)) < tasks;) work(task);
-  });
-}
 
 struct Written {
   Tensor codes, scales;
@@ -207,25 +196,6 @@ std::tuple<Tensor, Tensor, Tensor> int8_linear_backward(const Tensor& grad, cons
   return {grad_x, grad_weight, g.sum};
 }
 
-// One step of AdamW in place on a slice of a parameter and of its written moments; `step` holds the fields of Step. The
-// keys of the noise come together, or not at all.
-void adamw_step(Tensor& weights, const Tensor& gradient, Tensor& m_codes, Tensor& m_scales, int64_t m_block,
-                Tensor& v_codes, Tensor& v_scales, Tensor& v_spans, int64_t v_block, at::ArrayRef<double> step,
-                const std::optional<int64_t> m_key, const std::optional<int64_t> v_key, int64_t start) {
-  const Slice slice{weights.data_ptr<float>(), gradient.const_data_ptr(), gradient.scalar_type() == at::kBFloat16,
-                    weights.numel(), m_codes.data_ptr<int8_t>(), m_scales.data_ptr<float>(), m_block,
-                    v_codes.data_ptr<uint8_t>(), v_scales.data_ptr<float>(), v_spans.data_ptr<float>(), v_block,
-                    m_key && v_key, static_cast<uint64_t>(m_key.value_or(0)), static_cast<uint64_t>(v_key.value_or(0)),
-                    static_cast<uint64_t>(start)};
-  const auto f = [&](int i) { return static_cast<float>(step[i]); };
-  const Step scalars{f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)};
-  const int64_t large = std::max(m_block, v_block), fair = slice.size / (4 * at::get_num_threads());
-  const int64_t unit = blocks(std::clamp<int64_t>(fair, 4096, kMomentsTask), large) * large;
-  share(blocks(slice.size, unit), [&](int64_t task) {
-    adamw(slice, scalars, task * unit, std::min(slice.size, (task + 1) * unit));
-  });
-}
-
 // The sum of squares of each of many contiguous tensors of fp32 or bf16, as doubles; the number of threads changes no bit.
 Tensor squares_of(at::TensorList tensors) {
   struct Part {
@@ -270,10 +240,7 @@ TORCH_LIBRARY(pennyweight, m) {
         " Tensor? weight_scales=None) -> Tensor");
   m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, bool turned, ScalarType dtype,"
         " Tensor? weight_scales=None) -> (Tensor, Tensor, Tensor)");
-  m.def("adamw_step(Tensor(a!) weights, Tensor gradient, Tensor(b!) m_codes, Tensor(c!) m_scales, int m_block,"
-        " Tensor(d!) v_codes, Tensor(e!) v_scales, Tensor(f!) v_spans, int v_block, float[] step, int? m_key, int? v_key, int start) -> ()");
   m.def("squares(Tensor[] tensors) -> Tensor");
-  m.def("has_adamw() -> bool", has_adamw);
   m.def("door_name() -> str", door_name);
   m.def("take_door(str name) -> bool", take_door);
 }
@@ -282,7 +249,6 @@ TORCH_LIBRARY_IMPL(pennyweight, CPU, m) {
   m.impl("write_rows", write_rows);
   m.impl("int8_linear", int8_linear);
   m.impl("int8_linear_backward", int8_linear_backward);
-  m.impl("adamw_step", adamw_step);
   m.impl("squares", squares_of);
 }
 
