@@ -8,7 +8,7 @@ from torch import Tensor, library
 
 from pennyweight.kernels import compiled, steps_at_once
 from pennyweight.optim.notation import moment
-from pennyweight.optim.update import Hyper, Plan, update
+from pennyweight.optim.update import Hyper, Plan, update, update_
 
 pytestmark = pytest.mark.skipif(
     compiled.missing() is not None or not torch.ops.pennyweight.has_adamw(), reason="no compiled AdamW on this machine"
@@ -128,3 +128,13 @@ def test_the_operator_is_what_pytorch_asks_of_it(rounding: str) -> None:
         (weights, gradient, state["m.codes"], state["m.scales"], 128, state["v.codes"], state["v.scales"],
          state["v.extra"], 256, scalars, *keys, 0),
     )  # fmt: skip
+
+
+def test_weights_that_a_step_writes_before_backward_reads_them_are_noticed() -> None:
+    weights = torch.randn(64, requires_grad=True)
+    product = (weights * torch.ones(64, requires_grad=True)).sum()
+    how, held = plan("nearest"), weights.detach()
+    assert steps_at_once(how.m.cast, how.v.cast, held, held)
+    update_(held, torch.randn(64), how.nothing(held), 1, how)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()

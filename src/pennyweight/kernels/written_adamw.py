@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from pennyweight.kernels import operators
 from pennyweight.numerics import Cast, Integer, Scale, Stored
@@ -90,6 +91,7 @@ def adamw_step(
     assert ops is not None
     scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps]
     ops.adamw_step(weights, gradient, *_moments(state, m, v, scalars), _key(m, keys, "m"), _key(v, keys, "v"), start)
+    increment_version(weights)  # what an operator writes in place, autograd does not notice by itself
 
 
 def adamw_step_on_codes(
@@ -121,6 +123,7 @@ def adamw_step_on_codes(
         stored.codes, scales, stored.turned, cast.scale.number == "pow2", gradient, *_moments(state, m, v, scalars),
         _key(cast, keys, "weights"), _key(m, keys, "m"), _key(v, keys, "v"),
     )  # fmt: skip
+    increment_version((stored.codes, scales))
     stored.keep_scales(scales)
     stored.moved, stored.swallowed = counts.tolist()
 
