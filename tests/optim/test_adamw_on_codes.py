@@ -1,4 +1,4 @@
-"""The compiled AdamW step on a weight that is its codes is the compiled step and the readable rewriting, in one pass."""
+"""The compiled AdamW step on a weight that is its codes: the compiled step and the readable rewriting, in one pass."""
 
 import math
 from collections.abc import Callable
