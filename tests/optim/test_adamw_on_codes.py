@@ -61,13 +61,18 @@ def at_once(stored: Stored, how: Plan, dtype: torch.dtype = torch.float32) -> tu
     return state, counts
 
 
+def rewritten(stored: Stored, gradient: Tensor, state: dict[str, Tensor], step: int, how: Plan) -> None:
+    """One step by way of the whole weight in float32."""
+    work = stored.values()
+    update_(work.view(-1), gradient.view(-1), state, step, replace(how, cast=None), shape=tuple(work.shape))
+    stored.rewrite(work, how.cast, KEYS["weights"])
+
+
 def one_by_one(stored: Stored, how: Plan, dtype: torch.dtype = torch.float32) -> tuple[dict[str, Tensor], list]:
     """The same by way of the whole weight in float32."""
     state, counts = how.nothing(stored.layer.weight), []
     for step in range(1, STEPS + 1):
-        work, gradient = stored.values(), gradient_of(stored, step, dtype).view(-1)
-        update_(work.view(-1), gradient.to(dtype), state, step, replace(how, cast=None), shape=tuple(work.shape))
-        stored.rewrite(work, how.cast, KEYS["weights"])
+        rewritten(stored, gradient_of(stored, step, dtype), state, step, how)
         counts.append((stored.moved, stored.swallowed))
     return state, counts
 
@@ -122,6 +127,18 @@ def test_it_meets_the_readable_step_but_for_numbers_between_two_codes(
     assert float((apart > 0).float().mean()) < 1e-4  # fused products and roots to 2^-23: now and then over an edge
     assert abs(fast.moved - slow.moved) < 15  # of 150,000, for the same reason
     assert abs(fast.swallowed - slow.swallowed) < 15
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_gradients_whose_squares_are_no_numbers_move_as_they_do_there(turned: bool) -> None:
+    how, (fast, slow) = plan(), (weight(40, 256, turned=turned) for _ in range(2))
+    how = replace(how, hyper=Hyper(lr=10.0))
+    gradient = gradient_of(fast, 1)
+    gradient.view(-1)[7::1000] = 1e21
+    for stored, step in ((fast, update_stored_), (slow, rewritten)):
+        step(stored, gradient, how.nothing(stored.layer.weight), 1, how)
+    check_same(fast, slow)
+    assert fast.scales.max() > 1e-3  # as they were; a weight that moved by 5 or so has a scale above
 
 
 @pytest.mark.parametrize("turned", [False, True])
