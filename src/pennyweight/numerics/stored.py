@@ -26,7 +26,7 @@ class Stored:
 
     turned: the codes lie as [I, O].
     An optimizer that knows such weights says so (`moves_codes = True`); any other is refused at its first step.
-    Costs:  one byte a number and four a row; a float32 copy of the weight while it is rewritten.
+    Costs:  one byte a number and four a row; a float32 copy of the weight while it is rewritten, none in C++.
     """
 
     layer: nn.Module
