@@ -4,9 +4,9 @@ from math import inf, nan
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
-from pennyweight.kernels import Codes, is_fused, write_rows
+from pennyweight.kernels import Codes, compiled, is_fused, read_rows, write_rows
 from pennyweight.numerics import Quantized, cast
 
 ROW = cast("int8/row")
@@ -72,3 +72,39 @@ def test_only_the_cast_it_was_made_for_is_fused(text: str) -> None:
     assert not is_fused(cast(text), torch.ones(2, 2))
     assert not is_fused(ROW, torch.ones(2, 2).double())
     assert not is_fused(ROW, torch.ones(0, 2))
+
+
+def every_code(columns: int = 129) -> Quantized:
+    """Each code under scales that make ties of bf16, round up to infinity, vanish, or are no numbers."""
+    codes = torch.arange(-128, 127 * columns - 128).view(127, columns).remainder(256).sub(128).to(torch.int8)
+    scales = torch.randn(127, 1, generator=torch.Generator().manual_seed(0)).abs()
+    scales[:6, 0] = torch.tensor([0.0, nan, 2.0**-126, 1 + 2.0**-8, 2.6792e36, 1.0 + 3 * 2.0**-8])
+    return Quantized(codes, scales, None, None, (127, columns), ROW)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_code_is_read_as_the_cast_reads_it(dtype: torch.dtype, door: str) -> None:
+    written = every_code()
+    fused, expected = read_rows(written, dtype), written.read(dtype)
+    assert fused.dtype == dtype
+    assert fused[1].isnan().all()
+    assert torch.equal(fused.nan_to_num(nan=7.0), expected.nan_to_num(nan=7.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [*SHAPES, (0, 4), (4, 0), (3, 5, 40)])
+def test_what_was_written_is_read_in_its_shape(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    written = ROW.write(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(read_rows(written, dtype), written.read(dtype))
+
+
+@pytest.mark.parametrize("text", ["int4/row", "int8/block32", "int8/tensor", "e4m3/row", "int8/row/hadamard32"])
+def test_other_casts_are_read_by_themselves(text: str) -> None:
+    written = cast(text).write(matrix((8, 64), torch.float32))
+    assert torch.equal(read_rows(written, torch.float32), written.read(torch.float32))
+
+
+@pytest.mark.skipif(compiled.missing() is not None, reason="no compiled kernels on this machine")
+def test_the_operator_that_reads_is_what_pytorch_asks_of_it() -> None:
+    codes, scales = torch.ones(3, 5, dtype=torch.int8), torch.ones(3)
+    library.opcheck(torch.ops.pennyweight.read_rows.default, (codes, scales, torch.bfloat16))

@@ -30,6 +30,7 @@ from pennyweight.kernels.tiled_attention import has_attention as has_attention
 from pennyweight.kernels.writes import is_fused as is_fused
 from pennyweight.kernels.writes import is_int8_row as is_int8_row
 from pennyweight.kernels.writes import kind_of as kind_of
+from pennyweight.kernels.writes import read_rows as read_rows
 from pennyweight.kernels.writes import write_rows as write_rows
 from pennyweight.kernels.written_adamw import adamw_step as adamw_step
 from pennyweight.kernels.written_adamw import adamw_step_on_codes as adamw_step_on_codes

@@ -37,6 +37,10 @@ def _linear() -> None:
     def write_rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:
         return x.new_empty(x.shape, dtype=torch.int8), x.new_empty(x.shape[:1], dtype=torch.float32)
 
+    @register_fake("pennyweight::read_rows")
+    def read_rows(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        return codes.new_empty(codes.shape, dtype=dtype)
+
     @register_fake("pennyweight::int8_linear")
     def int8_linear(
         codes: Tensor, scales: Tensor, weight: Tensor, turned: bool, bias: Tensor | None, dtype: torch.dtype,

@@ -1,4 +1,4 @@
-"""Writes: a matrix as 8-bit codes with one scale a row, in as few passes over memory as can be.
+"""Writes: a matrix as 8-bit codes with one scale a row, in as few passes over memory as can be, and back.
 
 What `Cast.write` gives, bit for bit, for the casts that integer products are made of; two things more: numbers are
 multiplied by another operand's scales on the way (folding), and a transposed matrix is written where it lies.
@@ -12,7 +12,7 @@ from torch import Tensor
 from pennyweight.kernels import operators
 from pennyweight.kernels.doors import float8_is_fast
 from pennyweight.kernels.products import Codes
-from pennyweight.numerics import Cast, Integer, Scale
+from pennyweight.numerics import Cast, Integer, Quantized, Scale
 from pennyweight.numerics.grids import TINY
 from pennyweight.numerics.minifloats import FLOAT8
 
@@ -81,6 +81,26 @@ def write_rows(x: Tensor, *, fold: Tensor | None = None, kind: torch.dtype = tor
         numbers, scales = _columns(x.T, None if fold is None else fold.T)
         return Codes(numbers.T, scales.T)
     return Codes(*_rows(x, fold))
+
+
+def read_rows(written: Quantized, dtype: torch.dtype) -> Tensor:
+    """The tensor that was written, in `dtype`: in C++ where it is int8 on a CPU with one float32 scale a row.
+
+    Ancestor: written.read(dtype), bit for bit.
+    """
+    codes = written.codes
+    fused = (
+        codes.device.type == "cpu"
+        and is_int8_row(written.cast)
+        and dtype in (torch.float32, torch.bfloat16)
+        and written.scales.dtype == torch.float32
+        and type(codes) is Tensor
+        and codes.is_contiguous()
+        and codes.numel() > 0
+    )
+    if not fused or (ops := operators.fused(codes.device)) is None:
+        return written.read(dtype)
+    return ops.read_rows(codes, written.scales.view(-1), dtype).view(written.shape)
 
 
 def _rows(x: Tensor, fold: Tensor | None) -> tuple[Tensor, Tensor]:

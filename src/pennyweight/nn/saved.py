@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from pennyweight.kernels import read_rows
 from pennyweight.nn.autocast import without_autocast
 from pennyweight.nn.operands import Raw
 from pennyweight.numerics import Cast, Quantized
@@ -98,7 +99,7 @@ class Saved:
         if isinstance(kept, Tensor):
             return kept
         with torch.no_grad(), without_autocast(kept.written.codes.device):
-            return kept.written.read(kept.dtype).view(kept.shape)
+            return read_rows(kept.written, kept.dtype).view(kept.shape)
 
     def _tell(self, kept: Tensor) -> None:
         if self._watch is not None:

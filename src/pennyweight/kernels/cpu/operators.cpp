@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "door.h"
+#include "reads.h"
 #include "squares.h"
 #include "tasks.h"
 
@@ -173,6 +174,18 @@ std::tuple<Tensor, Tensor> write_rows(const Tensor& x, const std::optional<Tenso
   return {written.codes, written.scales};
 }
 
+Tensor read_rows_as(const Tensor& codes, const Tensor& scales, at::ScalarType dtype) {
+  const int64_t rows = codes.size(0), columns = codes.size(1), height = std::max<int64_t>(1, kRowsTask / columns);
+  Tensor out = at::empty(codes.sizes(), codes.options().dtype(dtype));
+  const int8_t* from = codes.const_data_ptr<int8_t>();
+  void* to = out.data_ptr();
+  share(blocks(rows, height), [&](int64_t task) {
+    const int64_t first = task * height, last = std::min(rows, first + height);
+    read_rows(from, floats(scales), columns, first, last, dtype == at::kBFloat16, to);
+  });
+  return out;
+}
+
 Tensor int8_linear(const Tensor& codes, const Tensor& scales, const Tensor& weight, bool turned,
                    const std::optional<Tensor>& bias, at::ScalarType dtype,
                    const std::optional<Tensor>& weight_scales) {
@@ -236,6 +249,7 @@ bool take_door(const std::string& name) {
 
 TORCH_LIBRARY(pennyweight, m) {
   m.def("write_rows(Tensor x, Tensor? fold) -> (Tensor, Tensor)");
+  m.def("read_rows(Tensor codes, Tensor scales, ScalarType dtype) -> Tensor");
   m.def("int8_linear(Tensor codes, Tensor scales, Tensor weight, bool turned, Tensor? bias, ScalarType dtype,"
         " Tensor? weight_scales=None) -> Tensor");
   m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, bool turned, ScalarType dtype,"
@@ -247,6 +261,7 @@ TORCH_LIBRARY(pennyweight, m) {
 
 TORCH_LIBRARY_IMPL(pennyweight, CPU, m) {
   m.impl("write_rows", write_rows);
+  m.impl("read_rows", read_rows_as);
   m.impl("int8_linear", int8_linear);
   m.impl("int8_linear_backward", int8_linear_backward);
   m.impl("squares", squares_of);

@@ -35,10 +35,6 @@ inline __m512 of_outputs(const float* numbers, int64_t row, int64_t column, __mm
   return turned ? _mm512_maskz_loadu_ps(mask, numbers + column) : set(numbers[row]);
 }
 
-inline __m512 codes_at(const int8_t* codes, __mmask16 mask) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(mask, codes)));
-}
-
 inline __m512i mix32(__m512i x) {
   x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), set_bits(0x7feb352d));
   x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), set_bits(0x846ca68b));
