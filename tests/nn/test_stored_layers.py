@@ -190,3 +190,44 @@ def test_a_model_turned_to_another_dtype_trains_on(dtype, settings):
     model = layer_of("linear")
     quantize(model, NOMASTER)
     assert moves(model.to(dtype), dtype, **settings)
+
+
+def use(model: nn.Module, way: str) -> object:
+    """What would read the weight, or carry it elsewhere."""
+    ways = {
+        "call": lambda: model(torch.randn(2, 96)),
+        "state": model.state_dict,
+        "values": lambda: plain_weights(model),
+        "turn": lambda: model.to(torch.bfloat16),
+        "step": lambda: AdamW(model.parameters(), **MOMENTS).step(),
+    }
+    return ways[way]()
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+@pytest.mark.parametrize("way", ["call", "state", "values", "turn", "step"])
+def test_numbers_put_into_the_parameters_data_are_refused_and_loaded_ones_are_taken(kind, way):
+    model = layer_of(kind)
+    quantize(model, NOMASTER)
+    weight = model[0].weight
+    weight.grad = torch.ones(weight.shape)
+    use(model, "call")
+    weight.data = torch.randn(weight.shape)
+    with pytest.raises(ValueError, match="0.weight is int8 codes without a master copy, so numbers put into its .data"):
+        use(model, way)
+    wanted = torch.randn(weight.shape)
+    model.load_state_dict({"0.weight": wanted, "0.bias": model[0].bias.detach()})
+    use(model, way)
+    far = (stored_of(weight).values() - wanted).abs().max().item()
+    assert far < 2.0**-4 + 1e-3  # a code of a row whose largest is between 4 and 8, rounded by chance, and lr
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_a_parameter_turned_to_another_dtype_still_has_no_memory(kind):
+    model = layer_of(kind)
+    quantize(model, NOMASTER)
+    weight = model[0].weight
+    assert model.to(torch.bfloat16)[0].weight is weight
+    assert (weight.dtype, weight.untyped_storage().nbytes()) == (torch.bfloat16, 2)
+    assert model.double()[0].weight.untyped_storage().nbytes() == 8
+    assert stored_of(weight) is model[0].layer.stored

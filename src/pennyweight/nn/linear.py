@@ -7,7 +7,7 @@ grad_weight  dW = G^T X       and the bias gradient from the unwritten G
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,13 @@ class WrittenLinear(nn.Linear):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         _miss_no_codes(self.layer, f"{prefix}weight", rest)
 
+    def _apply(self, *args: Any, **settings: Any) -> Self:
+        if self.layer.stored is not None:
+            self.layer.stored.check(self.weight)
+        super()._apply(*args, **settings)
+        _stand_again(self.layer, self.weight)
+        return self
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         return linear(self.layer, input, self.weight, self.bias)
 
@@ -113,11 +120,24 @@ class WrittenConv1D(Conv1D):
         super()._load_from_state_dict(state_dict, prefix, *rest)
         _miss_no_codes(self.layer, f"{prefix}weight", rest)
 
+    def _apply(self, *args: Any, **settings: Any) -> Self:
+        if self.layer.stored is not None:
+            self.layer.stored.check(self.weight)
+        super()._apply(*args, **settings)
+        _stand_again(self.layer, self.weight)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         return linear(self.layer, x, self.weight, self.bias, turned=True)
 
     def __repr__(self) -> str:
         return f"WrittenConv1D(nf={self.nf}, nx={self.nx}, {_described(self.layer.casts)})"
+
+
+def _stand_again(layer: Layer, weight: Tensor) -> None:
+    """A weight that is its codes holds one number again, after another dtype or device gave it the memory of all."""
+    if layer.stored is not None and stored_of(weight) is layer.stored and isinstance(weight, nn.Parameter):
+        layer.stored.stamp(weight)
 
 
 def _miss_no_codes(layer: Layer, name: str, rest: tuple[Any, ...]) -> None:
@@ -146,6 +166,8 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
             f"the weight of layer {layer.name} is its codes, and the parameter given for it does not stand for them (a "
             "copy of a part of the model, another parameter in its place); copy the whole model, or load codes"
         )
+    if not compiling and layer.stored is not None:
+        layer.stored.check(weight)
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
     if _takes_one_operator(layer, rows, weight, dtype):
         y = _one_operator(layer, x, rows.contiguous(), weight, bias, dtype=dtype, turned=turned)

@@ -61,6 +61,15 @@ class Stored:
         weight.data = torch.zeros((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
         weight.pennyweight_stored = self  # type: ignore[attr-defined]  # a stamp, not torch's
 
+    def check(self, weight: Tensor) -> None:
+        """Raises ValueError for a parameter into whose `.data` numbers were put, which nobody would read."""
+        if stored_of(weight) is self and any(weight.stride()):
+            name = getattr(weight, "pennyweight_name", "a weight")
+            raise ValueError(
+                f"{name} is int8 codes without a master copy, so numbers put into its .data move nothing; give them to "
+                "load_state_dict, which writes them"
+            )
+
     @property
     def codes(self) -> Tensor:
         """As they lie: [O, I], or [I, O] if turned."""
@@ -90,7 +99,8 @@ class Stored:
 
     @torch.no_grad()
     def values(self) -> Tensor:
-        """The weight in float32, as the parameter lies."""
+        """The weight in float32, as the parameter lies; ValueError as for `check`."""
+        self.check(getattr(self.layer, "weight"))  # noqa: B009 (a module's attribute may be anything)
         return self.codes * (self.scales if self.turned else self.scales.view(-1, 1))
 
     def plain(self, state: dict[str, Tensor], prefix: str) -> Tensor:
@@ -154,13 +164,19 @@ def _chunks(rows: int, columns: int) -> Iterator[slice]:
 
 def _without_weight(layer: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
     """Leaves the parameter out of a state dict, which holds the codes."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if (stored := stored_of(weight)) is not None:
+        stored.check(weight)
     del state[f"{prefix}weight"]
 
 
 def _with_codes(layer: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    """Writes a weight that a state dict holds plainly, and takes it out."""
+    """Writes a weight that a state dict holds plainly, and takes it out; the parameter stands for what is loaded."""
     parameter = layer.weight
-    assert isinstance(parameter, Tensor)
+    assert isinstance(parameter, nn.Parameter)
     weight, stored = state.pop(f"{prefix}weight", None), stored_of(parameter)
+    if stored is not None:
+        stored.stamp(parameter)
     if weight is not None and stored is not None and f"{prefix}{CODES}" not in state:
         state |= {f"{prefix}{name}": tensor for name, tensor in stored.write(weight).items()}

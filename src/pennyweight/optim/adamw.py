@@ -223,6 +223,8 @@ class AdamW(torch.optim.Optimizer):
                 name = _name(group, number, index)
                 if gradient.layout != torch.strided:
                     raise TypeError(f"AdamW takes dense gradients, got a {gradient.layout} one for parameter {name}")
+                if (stored := stored_of(parameter)) is not None:
+                    stored.check(parameter)
                 having.append((name, parameter, gradient, group["nonfinite"]))
         skipped: set[int] = set()
         changed = "no weight and no moment was changed" if only is None else "its weight and its moments stay"
