@@ -7,7 +7,7 @@ import torch
 
 from pennyweight.kernels import compiled
 
-DOORS = ("AMX", "AVX-512 VNNI", "AVX2", "plain C++")
+DOORS = ("AMX", "AVX-512 VNNI", "AVX-VNNI", "AVX2", "plain C++")
 
 
 @pytest.fixture

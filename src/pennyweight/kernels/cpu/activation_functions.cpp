@@ -35,9 +35,9 @@ Curve curve_of(int64_t kind) {
 template <Way way, class Number>
 void run(const Pass<Number>& p, int64_t size) {
   const Door* door = taken();
-  const Loop<Number> loop = door == plain()  ? loop_plain<way, Number>()
-                            : door == avx2() ? loop_avx2<way, Number>()
-                                             : loop_avx512<way, Number>();
+  const Loop<Number> loop = door == amx() || door == avx512() ? loop_avx512<way, Number>()
+                            : door == plain()                 ? loop_plain<way, Number>()
+                                                              : loop_avx2<way, Number>();
   at::parallel_for(0, (size + kTask - 1) / kTask, 1, [&](int64_t from, int64_t to) {
     loop(p, from * kTask, std::min(size, to * kTask));
   });

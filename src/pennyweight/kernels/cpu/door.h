@@ -85,6 +85,7 @@ struct Door {
 // Each is null where the processor, or the compiler that made this, does not have it.
 const Door* amx();
 const Door* avx512();
+const Door* avxvnni();
 const Door* avx2();
 const Door* plain();
 

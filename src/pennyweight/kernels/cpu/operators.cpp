@@ -21,7 +21,7 @@
 namespace pennyweight {
 
 const Door*& taken() {
-  static const Door* door = amx() ? amx() : avx512() ? avx512() : avx2() ? avx2() : plain();
+  static const Door* door = amx() ? amx() : avx512() ? avx512() : avxvnni() ? avxvnni() : avx2() ? avx2() : plain();
   return door;
 }
 
@@ -237,7 +237,7 @@ std::string door_name() { return taken()->name; }
 
 // For tests: takes the door of that name if this machine has it.
 bool take_door(const std::string& name) {
-  for (const Door* door : {amx(), avx512(), avx2(), plain()})
+  for (const Door* door : {amx(), avx512(), avxvnni(), avx2(), plain()})
     if (door && name == door->name) {
       taken() = door;
       return true;
