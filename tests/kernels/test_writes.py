@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, library
 
-from pennyweight.kernels import Codes, compiled, is_fused, read_rows, write_rows
+from pennyweight.kernels import Codes, compiled, fills_blocks, is_fused, read_rows, write_rows
 from pennyweight.numerics import Quantized, cast
 
 ROW = cast("int8/row")
@@ -31,6 +31,25 @@ def test_fused_rows_are_the_cast(shape: tuple[int, int], dtype: torch.dtype) -> 
     x = matrix(shape, dtype)
     assert_same(write_rows(x), ROW.write(x))
     assert_same(write_rows(x.T), ROW.write(x.T))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_blocks_one_below_the_other_are_the_cast_in_blocks(dtype: torch.dtype) -> None:
+    x = matrix((21, 192), dtype)
+    x[3, 64:128], x[5, 130] = 0, nan
+    blocks, written = write_rows(x.view(-1, 64)), cast("int8/block64").write(x)
+    assert blocks.scales is not None
+    assert torch.equal(blocks.numbers.view(x.shape)[:5], written.codes[:5])
+    assert torch.equal(blocks.scales.view(21, 3).nan_to_num(-1), written.scales.nan_to_num(-1))
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [("int8/block64", 100), ("int4/block64", 128), ("int8/row", 128), ("int8/square64", 128), ("mxint8/mx", 128)],
+)
+def test_other_blocks_are_written_by_the_cast(text: str, columns: int) -> None:
+    assert fills_blocks(cast("int8/block64"), torch.ones(3, 128))
+    assert not fills_blocks(cast(text), torch.ones(3, columns))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

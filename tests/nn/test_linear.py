@@ -167,6 +167,23 @@ def test_requantized_writes_weight_and_input_again_along_the_summed_dimension(wa
     assert_close(results(linear, x, grad), wanted, 1e-6)  # 1e-6: the card's bound between the two ways
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_in_long_blocks_computes_the_same_really_and_emulated(dtype: torch.dtype) -> None:
+    block, row = cast("int8/block64"), cast("int8/row")
+    casts = LinearCasts(Product(block, block), Product(row, block), Product(row, block), backward="requantized")
+    generator = torch.Generator().manual_seed(1)
+    x, grad = (torch.randn(128, columns, generator=generator).to(dtype) for columns in (192, 64))
+    found = []
+    for way in ("real", "emulated"):
+        torch.manual_seed(0)
+        made = nn.Sequential(nn.Linear(192, 64))
+        quantize(made, Recipe("test", replace(casts, way=way), head=True))
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found.append(results(made, x, grad))
+    bound = 1e-5 if dtype == torch.float32 else 2e-2  # float32 sums; the emulated operands are rounded to bfloat16
+    assert_close(found[0], found[1], bound)
+
+
 @pytest.mark.parametrize("text", ["int8/square8", "int8/tensor"])
 def test_one_set_of_codes_serves_all_three_products(text: str) -> None:
     one = cast(text)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pennyweight.kernels import block_sums
 from pennyweight.numerics import cast
 from pennyweight.recipes import LinearCasts, Operand, Product
 
@@ -58,6 +59,15 @@ def test_blocks_are_real_where_asked_for_and_emulated_where_that_is_faster():
     way, why = LinearCasts(block, backward="forward").way_of("output")
     assert way == "emulated"
     assert why.startswith("possible, but one partial sum a block costs more")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_long_blocks_are_real_where_one_operator_sums_them(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_sums, "pays", lambda block: there and block >= 64)
+    wide = Product(cast("int8/block128"), cast("int8/block64"))
+    way = LinearCasts(wide, backward="forward").way_of("output")
+    assert way[0] == ("real" if there else "emulated")
+    assert way[1].startswith("one partial sum per block of 64" if there else "possible, but one partial sum a block")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from pennyweight.kernels.tiled_attention import attends as attends
 from pennyweight.kernels.tiled_attention import attention as attention
 from pennyweight.kernels.tiled_attention import attention_backward as attention_backward
 from pennyweight.kernels.tiled_attention import has_attention as has_attention
+from pennyweight.kernels.writes import fills_blocks as fills_blocks
 from pennyweight.kernels.writes import is_fused as is_fused
 from pennyweight.kernels.writes import is_int8_row as is_int8_row
 from pennyweight.kernels.writes import kind_of as kind_of

@@ -57,6 +57,13 @@ def _linear() -> None:
         like = weight if weight_scales is None else weight_scales
         return grad_x, like.new_empty(weight.shape), scales.new_empty(grad.shape[1:])
 
+    @register_fake("pennyweight::int8_blocks")
+    def int8_blocks(
+        codes: Tensor, scales: Tensor, right: Tensor, right_scales: Tensor, block: int, bias: Tensor | None,
+        dtype: torch.dtype,
+    ) -> Tensor:  # fmt: skip
+        return codes.new_empty((codes.shape[0], right.shape[0]), dtype=dtype)
+
     library.register_autograd("pennyweight::int8_linear_backward", refuse)
 
 

@@ -10,7 +10,7 @@ from math import gcd
 import torch
 from torch import Tensor
 
-from pennyweight.kernels import doors
+from pennyweight.kernels import block_sums, doors
 from pennyweight.numerics import Cast, Integer, Minifloat, Quantized
 from pennyweight.numerics.minifloats import FLOAT8
 
@@ -54,6 +54,13 @@ class Codes:
             column = column.repeat_interleave(self.block, 0)[: numbers.shape[0]]
         return numbers, column
 
+    def block_scales(self, step: int) -> Tensor:
+        """The scale of every row in every block of `step` columns, [R, blocks]."""
+        if self.scales is not None and self.block == step and not self.square:
+            return self.scales
+        rows, columns = self.numbers.shape
+        return torch.cat([self.part(start, start + step)[1].expand(rows, 1) for start in range(0, columns, step)], 1)
+
 
 def product(a: Quantized, b: Quantized, *, bias: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
     """Written (m, k), written (n, k) -> a.read() @ b.read().T + bias, (m, n), in the arithmetic of the codes.
@@ -73,12 +80,21 @@ def multiply(a: Codes, b: Codes, *, bias: Tensor | None = None, dtype: torch.dty
             return doors.float8_linear(a.numbers, b.numbers, a.scales, b.scales, bias)
         total = _sum(a.numbers, b.numbers)
         return _scaled(total, a.scales, b.scales, bias, dtype)
+    step = gcd(a.block or 0, b.block or 0)
+    if block_sums.takes(a.numbers, b.numbers, step, dtype):
+        return block_sums.int8_blocks(
+            a.numbers, a.block_scales(step), b.numbers, b.block_scales(step), block=step, bias=bias, dtype=dtype
+        )
+    return sum_blocks(a, b, step, bias=bias, dtype=dtype)
+
+
+def sum_blocks(a: Codes, b: Codes, step: int, *, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """(m, k), (n, k) -> (m, n): a product for each `step` terms, scaled and added up; what `int8_blocks` meets."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     out = torch.zeros(a.numbers.shape[0], b.numbers.shape[0], dtype=wide, device=a.numbers.device)
     if bias is not None:
         out += bias.to(wide)
-    terms, step = a.numbers.shape[1], gcd(a.block or 0, b.block or 0)
-    for start in range(0, terms, step):
+    for start in range(0, a.numbers.shape[1], step):
         left, left_scale = a.part(start, start + step)
         right, right_scale = b.part(start, start + step)
         _add_scaled(out, _sum(left, right), left_scale, right_scale)
@@ -128,9 +144,10 @@ def real_reason(left: Cast, right: Cast) -> str | None:
 def slow_reason(left: Cast, right: Cast) -> str | None:
     """Why computing on codes, though possible, costs more here than multiplying the decoded values; None if it pays.
 
-    What "auto" goes by: 2048 x 256 x 1024 in blocks of 32 takes 8 int8 products and 8 passes over the output.
+    What "auto" goes by. Blocks pay where one compiled operator sums them, from a length that it names.
     """
-    if _blocked(left) or _blocked(right):
+    blocks = [cast.scale.size for cast in (left, right) if _blocked(cast)]
+    if blocks and (left.format.name in FLOAT8 or not block_sums.pays(gcd(*blocks))):
         return "possible, but one partial sum a block costs more than a product of the decoded values"
     if left.format.name in FLOAT8 and not doors.float8_is_fast():
         return "possible, but this PyTorch sums float8 products on a CPU one number at a time"

@@ -12,24 +12,42 @@ from torch import Tensor
 from pennyweight.kernels import operators
 from pennyweight.kernels.doors import float8_is_fast
 from pennyweight.kernels.products import Codes
-from pennyweight.numerics import Cast, Integer, Quantized, Scale
+from pennyweight.numerics import Cast, Integer, Quantized, Scale, cast
 from pennyweight.numerics.grids import TINY
 from pennyweight.numerics.minifloats import FLOAT8
 
 CHUNK = 1 << 16  # numbers handled at once: two float32 buffers of 256 kB stay in a core's second-level cache
 PLAIN = Scale("row")
+INT8_ROW = cast("int8/row")
 
 
 def is_int8_row(cast: Cast | None) -> bool:
     """Whether a cast is integers of 8 bits, a float32 scale a row, rounded to nearest, and nothing else."""
+    return cast is not None and cast.scale == PLAIN and _is_plain_int8(cast)
+
+
+def _is_plain_int8(cast: Cast) -> bool:
     return (
-        cast is not None
-        and isinstance(cast.format, Integer)
+        isinstance(cast.format, Integer)
         and cast.format.bits == 8
         and cast.format.unit == 1.0
-        and cast.scale == PLAIN
         and cast.rounding == "nearest"
         and cast.rotation is None
+    )
+
+
+def fills_blocks(cast: Cast, x: Tensor) -> bool:
+    """Whether x [R, C] is written in int8 with a float32 scale for each block of a row, none of which is cut short.
+
+    Its blocks, one below the other, then are rows that `write_rows` writes.
+    """
+    block = cast.scale.block
+    return (
+        block is not None
+        and cast.scale == Scale("block", block)
+        and _is_plain_int8(cast)
+        and x.shape[-1] % block == 0
+        and is_fused(INT8_ROW, x)
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pennyweight.kernels import Codes, codes_of, is_fused, kind_of, write_rows
+from pennyweight.kernels import Codes, codes_of, fills_blocks, is_fused, kind_of, write_rows
 from pennyweight.kernels import multiply as multiply_codes
 from pennyweight.numerics import Cast, Hadamard, Quantized
 
@@ -33,6 +33,11 @@ class Raw:
             assert codes.scales is not None
             numbers = codes.numbers if codes.numbers.dtype == torch.int8 else codes.numbers.view(torch.uint8)
             return Quantized(numbers, codes.scales, None, None, tuple(self.tensor.shape), cast)
+        if self.fold is None and fills_blocks(cast, self.tensor):
+            shape = tuple(self.tensor.shape)
+            codes = write_rows(self.tensor.contiguous().view(-1, cast.scale.size))
+            assert codes.scales is not None
+            return Quantized(codes.numbers.view(shape), codes.scales.view(shape[0], -1), None, None, shape, cast)
         return cast.write(self._folded(), self.key)
 
     def codes(self) -> Codes:

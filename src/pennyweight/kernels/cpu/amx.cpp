@@ -82,9 +82,38 @@ inline void multiply_block(const Left& left, const int8_t* right, int64_t m, int
   asm volatile("" : : "r"(sums) : "memory");
 }
 
+// One scale for each block of terms, summed with the zeros behind it: while the tiles sum one block, the vectors scale the one before it.
+void multiply_blocks(const Left& left, const int8_t* packed, int64_t from, int64_t to, int64_t first, int64_t last,
+                     const Result& out) {
+  alignas(64) int32_t sums[2][kPanel * kPanel];
+  alignas(64) float totals[kPanel * kPanel];
+  const Blocks& scales = out.blocks;
+  const int64_t share = blocks(kPanel, scales.step / kTerms);
+  for (int64_t m = first; m < last; m += kPanel)
+    for (int64_t panel = from; panel < to; ++panel) {
+      const int64_t rows = last - m < kPanel ? last - m : kPanel, n = panel * kPanel;
+      const int8_t* right = packed + panel * panel_bytes(left.terms);
+      std::memset(totals, 0, sizeof totals);
+      for (int64_t b = 0; b < scales.count; ++b, right += scales.step * kPanel) {
+        const auto before = [&](int64_t start, int64_t end) {
+          if (b > 0) add_scaled(sums[~b & 1], scales, b - 1, m, n, start, end < rows ? end : rows, totals);
+        };
+        int64_t done = 0;
+        multiply_block(part_of(left, b * scales.step, scales.step), right, m, rows, sums[b & 1], [&](int64_t j) {
+          before(j * share, (j + 1) * share);
+          done = (j + 1) * share;
+        });
+        before(done, rows);
+      }
+      add_scaled(sums[~scales.count & 1], scales, scales.count - 1, m, n, 0, rows, totals);
+      finish(totals, m, n, rows, out);
+    }
+}
+
 // While the tiles sum one block, the vectors scale and store the one before it.
 void multiply(const Left& left, const int8_t* packed, int64_t from, int64_t to, int64_t first, int64_t last,
               const Result& out) {
+  if (out.blocks.step) return multiply_blocks(left, packed, from, to, first, last, out);
   alignas(64) int32_t sums[2][kPanel * kPanel];
   const int64_t share = blocks(kPanel, blocks(left.terms, kTerms));  // rows to finish beside each step
   std::optional<Finish> before;

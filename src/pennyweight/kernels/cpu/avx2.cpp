@@ -4,8 +4,9 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #include <immintrin.h>
 #pragma GCC target("avx2,fma")
-#include "blocked.h"
 #include "portable.h"
+
+#include "blocked.h"
 
 namespace pennyweight {
 namespace {
@@ -32,9 +33,6 @@ struct Pairs {
     auto* to = reinterpret_cast<__m256i*>(sums);
     const Vector sum = _mm256_permute4x64_epi64(_mm256_hadd_epi32(total[0], total[1]), 0xd8);
     _mm256_store_si256(to, _mm256_add_epi32(again ? _mm256_load_si256(to) : zero(), sum));
-  }
-  static void finish(const int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
-    pennyweight::finish(sums, m, n, rows, out);
   }
 };
 

@@ -1,4 +1,4 @@
-// Writing, turning and packing on 512-bit vectors, and products on VNNI instructions.
+// Writing, turning and packing on 512-bit vectors; products are in vnni.cpp.
 #include "door.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -7,10 +7,13 @@
 #include <cstring>
 #include <type_traits>
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")
-#include "blocked.h"
 #include "finish.h"
 
 namespace pennyweight {
+
+void multiply_vnni(const Left&, const int8_t* packed, int64_t from, int64_t to, int64_t first, int64_t last,
+                   const Result&);  // vnni.cpp
+
 namespace {
 
 constexpr __mmask16 kAll = 0xffff;
@@ -338,41 +341,12 @@ void write_tile(const Matrix& x, const float* fold_down, const float* scales, in
   by_number(x, [&](auto number) { write_tile_of<number()>(x, fold_down, scales, i, j, tile); });
 }
 
-// The instruction takes its left operand without a sign, hence the shift.
-struct Vnni {
-  using Word = int32_t;
-  using Vector = __m512i;
-  static constexpr int64_t kRows = 8, kHeight = kPanel, kColumns = 16;
-  static constexpr bool kShift = true;
-
-  static Vector zero() { return _mm512_setzero_si512(); }
-  static Vector load(const int8_t* from) { return _mm512_loadu_si512(from); }
-  static Vector add(Vector sums, Word word, Vector codes) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(_mm512_set1_epi32(word)), "v"(codes));  // gcc copies sums around its own
-    return sums;
-  }
-  static Vector shift(Vector sums, Vector codes) { return _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), codes); }
-  static void read(const int8_t* codes, Word* words) {
-    _mm512_storeu_si512(words, _mm512_xor_si512(_mm512_loadu_si512(codes), _mm512_set1_epi8(-128)));
-  }
-  static void store(const Vector* total, const int32_t* excess, bool again, int32_t* sums) {
-    for (int v = 0; v < 2; ++v) {
-      const Vector sum = _mm512_sub_epi32(total[v], _mm512_loadu_si512(excess + 16 * v));
-      const Vector before = again ? _mm512_load_si512(sums + 16 * v) : zero();
-      _mm512_store_si512(sums + 16 * v, _mm512_add_epi32(before, sum));
-    }
-  }
-  static void finish(int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
-    Finish(sums, m, n, rows, out).end();
-  }
-};
-
 void nothing() {}
 
 }  // namespace
 
 const Door* avx512() {
-  static const Door door = {"AVX-512 VNNI", nothing,       nothing,    Blocked<Vnni>::multiply, write_rows, write_strip, measure_columns,
+  static const Door door = {"AVX-512 VNNI", nothing,       nothing,    multiply_vnni, write_rows, write_strip, measure_columns,
                             write_columns,  write_tile,    pack,       pack_turned};
   __builtin_cpu_init();
   const bool able = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -4,8 +4,9 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
 #include <immintrin.h>
 #pragma GCC target("avx2,fma,avxvnni")
-#include "blocked.h"
 #include "portable.h"
+
+#include "blocked.h"
 
 namespace pennyweight {
 namespace {
@@ -36,9 +37,6 @@ struct Vnni {
       const Vector before = again ? _mm256_load_si256(to) : zero();
       _mm256_store_si256(to, _mm256_add_epi32(before, _mm256_sub_epi32(total[v], over)));
     }
-  }
-  static void finish(const int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
-    pennyweight::finish(sums, m, n, rows, out);
   }
 };
 

@@ -1,5 +1,5 @@
 // Products in blocks: some rows of the left operand times two vectors of columns in registers, for vectors of any width.
-// Included behind its users' target pragma.
+// Included behind its users' target pragma, and behind finish.h or portable.h, which scale and store the sums.
 //
 // A Unit is one way to multiply and add:
 //   Word, Vector     4 codes of the left operand as they are broadcast; 32-bit sums, or codes of the right operand
@@ -9,7 +9,6 @@
 //   read             64 codes -> 16 words
 //   load, add        codes of the right operand as a vector; sums + word x codes
 //   store            two vectors of sums, less the excess, to memory, or added to what is there
-//   finish           32 x 32 sums of `rows` rows to the result; they are used up
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -65,14 +64,14 @@ template <class Unit>
 struct Blocked {
   using Word = typename Unit::Word;
 
-  // Of every column of the panels [from, to) and of every part of kDepth terms: kShift times the sum of its codes.
-  static void measure(const int8_t* packed, int64_t panels, int64_t terms, int32_t* excess) {
+  // Of every column of some panels and of every part of their terms: kShift times the sum of its codes.
+  static void measure(const int8_t* packed, int64_t panels, int64_t terms, int64_t depth, int32_t* excess) {
     for (int64_t panel = 0; panel < panels; ++panel, packed += panel_bytes(terms))
-      for (int64_t k = 0; k < terms; k += kDepth, excess += kPanel)
+      for (int64_t k = 0; k < terms; k += depth, excess += kPanel)
         for (int64_t c = 0; c < kPanel; c += Unit::kColumns) {
           auto total = Unit::zero();
           const int8_t* right = packed + k * kPanel + column_place(c);
-          for (int64_t g = 0; g < std::min(kDepth, terms - k); g += 4)
+          for (int64_t g = 0; g < std::min(depth, terms - k); g += 4)
             total = Unit::shift(total, Unit::load(right + g / kTerms * kBlockBytes + g % kTerms * 16));
           std::memcpy(excess + c, &total, sizeof total);
         }
@@ -80,23 +79,28 @@ struct Blocked {
 
   static void multiply(const Left& left, const int8_t* packed, int64_t from, int64_t to, int64_t first, int64_t last,
                        const Result& out) {
-    const int64_t panel_size = panel_bytes(left.terms), parts = blocks(left.terms, kDepth);
+    const Blocks& scales = out.blocks;
+    const int64_t depth = scales.step ? scales.step : kDepth, deep = scales.step ? scales.terms : kDepth;
+    const int64_t panel_size = panel_bytes(left.terms), parts = blocks(left.terms, depth);
     const int64_t stride = (blocks(left.terms, kTerms) + 1) * kGroups;  // rows on other sets of the cache
     const std::unique_ptr<Word[]> words(new Word[Unit::kHeight * stride]);
     const std::unique_ptr<int32_t[]> excess(Unit::kShift ? new int32_t[(to - from) * parts * kPanel] : nullptr);
-    if constexpr (Unit::kShift) measure(packed + from * panel_size, to - from, left.terms, excess.get());
+    if constexpr (Unit::kShift) measure(packed + from * panel_size, to - from, left.terms, depth, excess.get());
     alignas(64) int32_t sums[kPanel * kPanel];
+    alignas(64) float totals[kPanel * kPanel];
     for (int64_t m = first; m < last; m += Unit::kHeight) {
       const int64_t rows = std::min(Unit::kHeight, last - m);
       read_rows<Unit>(left, m, rows, words.get(), stride);
       for (int64_t panel = from; panel < to; ++panel) {
+        if (scales.step) std::memset(totals, 0, sizeof totals);
         for (int64_t part = 0; part < parts; ++part) {
-          const int64_t k = part * kDepth, groups = blocks(std::min(kDepth, left.terms - k), 4);
+          const int64_t k = part * depth, groups = blocks(std::min(deep, left.terms - k), 4);
           const int8_t* right = packed + panel * panel_size + k * kPanel;
           const int32_t* over = excess.get() + ((panel - from) * parts + part) * kPanel;
-          sum(words.get() + k / 4, stride, right, rows, groups, over, part > 0, sums);
+          sum(words.get() + k / 4, stride, right, rows, groups, over, part > 0 && !scales.step, sums);
+          if (scales.step) add_scaled(sums, scales, part, m, panel * kPanel, 0, rows, totals);
         }
-        Unit::finish(sums, m, panel * kPanel, rows, out);
+        finish(scales.step ? static_cast<void*>(totals) : sums, m, panel * kPanel, rows, out);
       }
     }
   }

@@ -30,7 +30,16 @@ struct Left {
   int64_t rows, terms, down, across, stride;
 };
 
-// Where a product goes: sum * row[m] * column[n] + bias[n], at (m, n), or at (n, m) if turned, as fp32 or bf16.
+// Scales of blocks of terms: block b begins at term b * step, a multiple of 64, and has `terms` of them.
+struct Blocks {
+  int64_t step = 0, terms = 0;  // step 0: one block of all terms, whose scales stand in Result itself
+  int64_t count = 0, columns = 0;
+  const float* row = nullptr;     // [rows, count]
+  const float* column = nullptr;  // [count, columns], a multiple of 32 of them
+};
+
+// Where a product goes: sum * row[m] * column[n] + bias[n], at (m, n), or at (n, m) if turned, as fp32 or bf16; or, of
+// blocks, the sum of theirs + bias[n].
 struct Result {
   void* data;
   Number number;
@@ -39,9 +48,17 @@ struct Result {
   const float* row;     // [rows]
   const float* column;  // [columns], or null for 1
   const float* bias;    // [columns], or null for 0
+  Blocks blocks = {};
 };
 
 inline int64_t blocks(int64_t size, int64_t of) { return (size + of - 1) / of; }
+// At most `terms` terms of a left operand from `first` on, a multiple of 64.
+inline Left part_of(const Left& left, int64_t first, int64_t terms) {
+  const int64_t rest = left.terms - first;
+  return {left.data + first / kTerms * left.across, left.rows, rest < terms ? rest : terms,
+          left.down,                                left.across, left.stride};
+}
+
 inline int64_t panel_bytes(int64_t terms) { return blocks(terms, kTerms) * kTerms * kPanel; }
 
 // How a group of int8 codes is scaled: stored is 0 for a group of zeros and NaN for one that is not finite.

@@ -88,12 +88,28 @@ inline void store_turned(float* values, int64_t m, int64_t n, int64_t rows, int6
   }
 }
 
-// Sums [32, 32] of rows m .. and columns n .. on their way to the result, some rows at a time: so that the next block's
+// Rows [first, last) of the sums [32, 32] of block b of rows m .. and columns n .., times their scales, added to totals.
+inline void add_scaled(const int32_t* sums, const Blocks& blocks, int64_t b, int64_t m, int64_t n, int64_t first,
+                       int64_t last, float* totals) {
+  const float *row = blocks.row + m * blocks.count + b, *column = blocks.column + b * blocks.columns + n;
+  const __m512 low = _mm512_loadu_ps(column), high = _mm512_loadu_ps(column + 16);
+  for (int64_t r = first; r < last; ++r) {
+    const __m512 scale = _mm512_set1_ps(row[r * blocks.count]);
+    const int32_t* sum = sums + r * kPanel;
+    float* total = totals + r * kPanel;
+    const __m512 left = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum)), scale);
+    const __m512 right = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum + 16)), scale);
+    _mm512_store_ps(total, _mm512_fmadd_ps(left, low, _mm512_load_ps(total)));
+    _mm512_store_ps(total + 16, _mm512_fmadd_ps(right, high, _mm512_load_ps(total + 16)));
+  }
+}
+
+// Sums [32, 32] of rows m .. and columns n .., or totals of blocks, on their way to the result, some rows at a time: so that the next block's
 // products can run meanwhile. The sums are used up.
 class Finish {
  public:
-  Finish(int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out)
-      : sums_(sums), m_(m), n_(n), rows_(rows), width_(out.columns - n < kPanel ? out.columns - n : kPanel), out_(&out) {
+  Finish(void* sums, int64_t m, int64_t n, int64_t rows, const Result& out)
+      : sums_(static_cast<int32_t*>(sums)), m_(m), n_(n), rows_(rows), width_(out.columns - n < kPanel ? out.columns - n : kPanel), out_(&out) {
     mask_ = mask_of(width_);
     const __mmask16 low = mask_ & 0xffff, high = mask_ >> 16;
     column_[0] = out.column ? _mm512_maskz_loadu_ps(low, out.column + n) : _mm512_set1_ps(1.0f);
@@ -105,7 +121,7 @@ class Finish {
   // Rows up to `last` that are not done yet.
   inline void rows(int64_t last) {
     for (last = last < rows_ ? last : rows_; done_ < last; ++done_) {
-      const __m512 row = _mm512_set1_ps(out_->row[m_ + done_]);
+      const __m512 row = _mm512_set1_ps(out_->row ? out_->row[m_ + done_] : 0.0f);
       const __m512 low = value(0, row), high = value(1, row);
       if (out_->turned) {
         _mm512_store_ps(sums_ + done_ * kPanel, low);
@@ -123,7 +139,9 @@ class Finish {
 
  private:
   inline __m512 value(int half, __m512 row) const {
-    const __m512 total = _mm512_cvtepi32_ps(_mm512_load_si512(sums_ + done_ * kPanel + half * 16));
+    const __m512i sums = _mm512_load_si512(sums_ + done_ * kPanel + half * 16);
+    if (!out_->row) return _mm512_add_ps(_mm512_castsi512_ps(sums), bias_[half]);
+    const __m512 total = _mm512_cvtepi32_ps(sums);
     return _mm512_fmadd_ps(_mm512_mul_ps(total, row), column_[half], bias_[half]);
   }
 
@@ -133,6 +151,10 @@ class Finish {
   uint32_t mask_;
   __m512 column_[2], bias_[2];
 };
+
+inline void finish(void* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
+  Finish(sums, m, n, rows, out).end();
+}
 
 }  // namespace
 }  // namespace pennyweight

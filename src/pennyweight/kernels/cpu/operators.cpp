@@ -129,6 +129,37 @@ Result result(Tensor& out, bool turned, const Tensor& row, const float* column, 
   return {out.data_ptr(), number_of(out), turned, out.size(!turned), out.size(1), floats(row), column, bias};
 }
 
+// Codes [rows, terms] with zeros behind each block, so that every block begins at a multiple of 64 terms.
+Tensor spread(const Tensor& codes, int64_t block, int64_t step) {
+  if (block == step) return codes;
+  const int64_t rows = codes.size(0), terms = codes.size(1), count = blocks(terms, block);
+  Tensor out = at::zeros({rows, count * step}, codes.options());
+  const int8_t* from = codes.const_data_ptr<int8_t>();
+  int8_t* to = out.data_ptr<int8_t>();
+  share(blocks(rows, kStrip), [&](int64_t task) {
+    for (int64_t r = task * kStrip; r < std::min(rows, (task + 1) * kStrip); ++r)
+      for (int64_t b = 0; b < count; ++b)
+        std::copy_n(from + r * terms + b * block, std::min(block, terms - b * block), to + (r * count + b) * step);
+  });
+  return out;
+}
+
+// Y [rows, columns] of codes with one scale for each `block` terms: [rows, blocks] and [columns, blocks].
+Tensor int8_blocks(const Tensor& codes, const Tensor& scales, const Tensor& right, const Tensor& right_scales,
+                   int64_t block, const std::optional<Tensor>& bias, at::ScalarType dtype) {
+  const int64_t step = blocks(block, kTerms) * kTerms, count = scales.size(1), columns = right.size(0);
+  const Tensor left = spread(codes, block, step), packed = pack(spread(right, block, step), false);
+  Tensor across = at::zeros({count, blocks(columns, kPanel) * kPanel}, scales.options());
+  for (int64_t n = 0; n < columns; ++n)
+    for (int64_t b = 0; b < count; ++b)
+      across.data_ptr<float>()[b * across.size(1) + n] = floats(right_scales)[n * count + b];
+  Tensor out = at::empty({codes.size(0), columns}, codes.options().dtype(dtype));
+  multiply(rows_of(left), packed,
+           {out.data_ptr(), number_of(out), false, columns, columns, nullptr, nullptr, bias ? floats(*bias) : nullptr,
+            {step, block, count, across.size(1), floats(scales), floats(across)}});
+  return out;
+}
+
 // G [T, O], written twice: with one scale a row, after the columns' factor `fold`; and turned, with one scale a column,
 // after the rows' factor `fold_down`, in tiles for the left side of a product: tile (i, j) `i down + j across` bytes on.
 struct Gradient {
@@ -254,6 +285,8 @@ TORCH_LIBRARY(pennyweight, m) {
         " Tensor? weight_scales=None) -> Tensor");
   m.def("int8_linear_backward(Tensor grad, Tensor codes, Tensor scales, Tensor weight, bool turned, ScalarType dtype,"
         " Tensor? weight_scales=None) -> (Tensor, Tensor, Tensor)");
+  m.def("int8_blocks(Tensor codes, Tensor scales, Tensor right, Tensor right_scales, int block, Tensor? bias,"
+        " ScalarType dtype) -> Tensor");
   m.def("squares(Tensor[] tensors) -> Tensor");
   m.def("door_name() -> str", door_name);
   m.def("take_door(str name) -> bool", take_door);
@@ -264,6 +297,7 @@ TORCH_LIBRARY_IMPL(pennyweight, CPU, m) {
   m.impl("read_rows", read_rows_as);
   m.impl("int8_linear", int8_linear);
   m.impl("int8_linear_backward", int8_linear_backward);
+  m.impl("int8_blocks", int8_blocks);
   m.impl("squares", squares_of);
 }
 

@@ -221,18 +221,36 @@ void store(const Result& out, int64_t place, int64_t size, const float* values) 
     std::memcpy(static_cast<float*>(out.data) + place, values, size * sizeof(float));
 }
 
-// Sums [32, 32] of rows m .. and columns n .. on their way to the result.
-void finish(const int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
+// Rows [first, last) of the sums [32, 32] of block b of rows m .. and columns n .., times their scales, added to totals.
+void add_scaled(const int32_t* sums, const Blocks& blocks, int64_t b, int64_t m, int64_t n, int64_t first, int64_t last,
+                float* totals) {
+  const float* column = blocks.column + b * blocks.columns + n;
+  for (int64_t r = first; r < last; ++r) {
+    const float row = blocks.row[(m + r) * blocks.count + b];
+    const int32_t* sum = sums + r * kPanel;
+    float* total = totals + r * kPanel;
+    for (int64_t c = 0; c < kPanel; ++c) total[c] = __builtin_fmaf(float(sum[c]) * row, column[c], total[c]);
+  }
+}
+
+// Sums [32, 32] of rows m .. and columns n .., or totals of blocks, on their way to the result.
+void finish(const void* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
   const int64_t width = std::min(kPanel, out.columns - n);
   float column[kPanel], bias[kPanel] = {}, values[kPanel * kPanel], line[kPanel];
   std::fill(column, column + kPanel, 1.0f);
   if (out.column) std::memcpy(column, out.column + n, width * sizeof(float));
   if (out.bias) std::memcpy(bias, out.bias + n, width * sizeof(float));
+  if (!out.row) std::memcpy(values, sums, rows * kPanel * sizeof(float));
   for (int64_t r = 0; r < rows; ++r) {
-    const float row = out.row[m + r];
-    for (int64_t c = 0; c < kPanel; ++c)
-      values[r * kPanel + c] = __builtin_fmaf(float(sums[r * kPanel + c]) * row, column[c], bias[c]);
-    if (!out.turned) store(out, (m + r) * out.stride + n, width, values + r * kPanel);
+    float* value = values + r * kPanel;
+    if (out.row) {
+      const int32_t* sum = static_cast<const int32_t*>(sums) + r * kPanel;
+      const float row = out.row[m + r];
+      for (int64_t c = 0; c < kPanel; ++c) value[c] = __builtin_fmaf(float(sum[c]) * row, column[c], bias[c]);
+    } else {
+      for (int64_t c = 0; c < kPanel; ++c) value[c] += bias[c];
+    }
+    if (!out.turned) store(out, (m + r) * out.stride + n, width, value);
   }
   for (int64_t c = 0; out.turned && c < width; ++c) {
     for (int64_t r = 0; r < rows; ++r) line[r] = values[r * kPanel + c];
@@ -257,12 +275,20 @@ void multiply_row(const Left& left, const int8_t* right, int64_t m, int32_t* sum
 void multiply(const Left& left, const int8_t* packed, int64_t from, int64_t to, int64_t first, int64_t last,
               const Result& out) {
   int32_t sums[kPanel * kPanel];
+  float totals[kPanel * kPanel];
+  const Blocks& scales = out.blocks;
   for (int64_t m = first; m < last; m += kPanel)
     for (int64_t panel = from; panel < to; ++panel) {
-      const int64_t rows = std::min(kPanel, last - m);
-      for (int64_t r = 0; r < rows; ++r)
-        multiply_row(left, packed + panel * panel_bytes(left.terms), m + r, sums + r * kPanel);
-      finish(sums, m, panel * kPanel, rows, out);
+      const int64_t rows = std::min(kPanel, last - m), n = panel * kPanel;
+      const int8_t* right = packed + panel * panel_bytes(left.terms);
+      std::fill(totals, totals + kPanel * kPanel, 0.0f);
+      for (int64_t b = 0; b < std::max<int64_t>(1, scales.count); ++b) {
+        const Left part = scales.step ? part_of(left, b * scales.step, scales.terms) : left;
+        for (int64_t r = 0; r < rows; ++r)
+          multiply_row(part, right + b * scales.step * kPanel, m + r, sums + r * kPanel);
+        if (scales.step) add_scaled(sums, scales, b, m, n, 0, rows, totals);
+      }
+      finish(scales.step ? static_cast<void*>(totals) : sums, m, n, rows, out);
     }
 }
 
