@@ -82,7 +82,7 @@ inline void multiply_block(const Left& left, const int8_t* right, int64_t m, int
   asm volatile("" : : "r"(sums) : "memory");
 }
 
-// One scale for each block of terms, summed with the zeros behind it: while the tiles sum one block, the vectors scale the one before it.
+// Blocks of terms, summed with the zeros behind them: while the tiles sum one, the vectors scale the one before it.
 void multiply_blocks(const Left& left, const int8_t* packed, int64_t from, int64_t to, int64_t first, int64_t last,
                      const Result& out) {
   alignas(64) int32_t sums[2][kPanel * kPanel];
@@ -95,17 +95,18 @@ void multiply_blocks(const Left& left, const int8_t* packed, int64_t from, int64
       const int8_t* right = packed + panel * panel_bytes(left.terms);
       std::memset(totals, 0, sizeof totals);
       for (int64_t b = 0; b < scales.count; ++b, right += scales.step * kPanel) {
-        const auto before = [&](int64_t start, int64_t end) {
-          if (b > 0) add_scaled(sums[~b & 1], scales, b - 1, m, n, start, end < rows ? end : rows, totals);
+        int64_t done = b > 0 ? 0 : rows;  // of the block before
+        const auto scale_up_to = [&](int64_t end) {
+          end = end < rows ? end : rows;
+          if (done < end) add_scaled(sums[~b & 1], scales, b - 1, m, n, done, end, totals);
+          done = done < end ? end : done;
         };
-        int64_t done = 0;
-        multiply_block(part_of(left, b * scales.step, scales.step), right, m, rows, sums[b & 1], [&](int64_t j) {
-          before(j * share, (j + 1) * share);
-          done = (j + 1) * share;
-        });
-        before(done, rows);
+        multiply_block(part_of(left, b * scales.step, scales.step), right, m, rows, sums[b & 1],
+                       [&](int64_t j) { scale_up_to((j + 1) * share); });
+        scale_up_to(rows);
       }
-      add_scaled(sums[~scales.count & 1], scales, scales.count - 1, m, n, 0, rows, totals);
+      const int64_t final = scales.count - 1;
+      add_scaled(sums[final & 1], scales, final, m, n, 0, rows, totals);
       finish(totals, m, n, rows, out);
     }
 }

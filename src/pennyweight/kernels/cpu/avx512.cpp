@@ -346,8 +346,8 @@ void nothing() {}
 }  // namespace
 
 const Door* avx512() {
-  static const Door door = {"AVX-512 VNNI", nothing,       nothing,    multiply_vnni, write_rows, write_strip, measure_columns,
-                            write_columns,  write_tile,    pack,       pack_turned};
+  static const Door door = {"AVX-512 VNNI",  nothing,       nothing,    multiply_vnni, write_rows, write_strip,
+                            measure_columns, write_columns, write_tile, pack,          pack_turned};
   __builtin_cpu_init();
   const bool able = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&

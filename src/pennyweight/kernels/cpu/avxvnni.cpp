@@ -27,8 +27,10 @@ struct Vnni {
     return _mm256_dpbusd_avx_epi32(sums, _mm256_set1_epi8(-128), codes);
   }
   static void read(const int8_t* codes, Word* words) {
-    for (int64_t i = 0; i < kTerms; i += 32)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + i / 4), _mm256_xor_si256(load(codes + i), _mm256_set1_epi8(-128)));
+    for (int64_t i = 0; i < kTerms; i += 32) {
+      const Vector shifted = _mm256_xor_si256(load(codes + i), _mm256_set1_epi8(-128));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + i / 4), shifted);
+    }
   }
   static void store(const Vector* total, const int32_t* excess, bool again, int32_t* sums) {
     for (int v = 0; v < 2; ++v) {

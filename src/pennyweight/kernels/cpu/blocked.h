@@ -1,13 +1,14 @@
-// Products in blocks: some rows of the left operand times two vectors of columns in registers, for vectors of any width.
+// Products in blocks: some rows of the left operand times two vectors of columns in registers, of any width.
 // Included behind its users' target pragma, and behind finish.h or portable.h, which scale and store the sums.
 //
 // A Unit is one way to multiply and add:
 //   Word, Vector     4 codes of the left operand as they are broadcast; 32-bit sums, or codes of the right operand
 //   kRows, kHeight   rows in registers at once; rows read together, a multiple of kRows and at most a panel's 32
 //   kColumns         columns of one vector, 4 terms of each
-//   kShift           what `read` adds to every code of the left operand: that much of every column is taken off again
+//   kShift           whether `read` adds 128 to every code, because the instruction takes words without a sign
 //   read             64 codes -> 16 words
 //   load, add        codes of the right operand as a vector; sums + word x codes
+//   shift            sums + 128 x codes: the excess of a column, taken off again
 //   store            two vectors of sums, less the excess, to memory, or added to what is there
 #pragma once
 #include <algorithm>
@@ -64,7 +65,7 @@ template <class Unit>
 struct Blocked {
   using Word = typename Unit::Word;
 
-  // Of every column of some panels and of every part of their terms: kShift times the sum of its codes.
+  // Of every column of some panels and of every part of their terms: 128 times the sum of its codes.
   static void measure(const int8_t* packed, int64_t panels, int64_t terms, int64_t depth, int32_t* excess) {
     for (int64_t panel = 0; panel < panels; ++panel, packed += panel_bytes(terms))
       for (int64_t k = 0; k < terms; k += depth, excess += kPanel)
@@ -84,7 +85,7 @@ struct Blocked {
     const int64_t panel_size = panel_bytes(left.terms), parts = blocks(left.terms, depth);
     const int64_t stride = (blocks(left.terms, kTerms) + 1) * kGroups;  // rows on other sets of the cache
     const std::unique_ptr<Word[]> words(new Word[Unit::kHeight * stride]);
-    const std::unique_ptr<int32_t[]> excess(Unit::kShift ? new int32_t[(to - from) * parts * kPanel] : nullptr);
+    const std::unique_ptr<int32_t[]> excess(new int32_t[(to - from) * parts * kPanel]);
     if constexpr (Unit::kShift) measure(packed + from * panel_size, to - from, left.terms, depth, excess.get());
     alignas(64) int32_t sums[kPanel * kPanel];
     alignas(64) float totals[kPanel * kPanel];

@@ -39,7 +39,7 @@ struct Blocks {
 };
 
 // Where a product goes: sum * row[m] * column[n] + bias[n], at (m, n), or at (n, m) if turned, as fp32 or bf16; or, of
-// blocks, the sum of theirs + bias[n].
+// blocks, the sum of theirs + bias[n], not turned.
 struct Result {
   void* data;
   Number number;

@@ -88,7 +88,7 @@ inline void store_turned(float* values, int64_t m, int64_t n, int64_t rows, int6
   }
 }
 
-// Rows [first, last) of the sums [32, 32] of block b of rows m .. and columns n .., times their scales, added to totals.
+// Rows [first, last) of the sums [32, 32] of block b, of rows m .. and columns n .., times their scales, to totals.
 inline void add_scaled(const int32_t* sums, const Blocks& blocks, int64_t b, int64_t m, int64_t n, int64_t first,
                        int64_t last, float* totals) {
   const float *row = blocks.row + m * blocks.count + b, *column = blocks.column + b * blocks.columns + n;
@@ -104,12 +104,12 @@ inline void add_scaled(const int32_t* sums, const Blocks& blocks, int64_t b, int
   }
 }
 
-// Sums [32, 32] of rows m .. and columns n .., or totals of blocks, on their way to the result, some rows at a time: so that the next block's
+// Sums [32, 32] of rows m .. and columns n .. on their way to the result, some rows at a time: so that the next block's
 // products can run meanwhile. The sums are used up.
 class Finish {
  public:
-  Finish(void* sums, int64_t m, int64_t n, int64_t rows, const Result& out)
-      : sums_(static_cast<int32_t*>(sums)), m_(m), n_(n), rows_(rows), width_(out.columns - n < kPanel ? out.columns - n : kPanel), out_(&out) {
+  Finish(int32_t* sums, int64_t m, int64_t n, int64_t rows, const Result& out)
+      : sums_(sums), m_(m), n_(n), rows_(rows), width_(out.columns - n < kPanel ? out.columns - n : kPanel), out_(&out) {
     mask_ = mask_of(width_);
     const __mmask16 low = mask_ & 0xffff, high = mask_ >> 16;
     column_[0] = out.column ? _mm512_maskz_loadu_ps(low, out.column + n) : _mm512_set1_ps(1.0f);
@@ -121,7 +121,7 @@ class Finish {
   // Rows up to `last` that are not done yet.
   inline void rows(int64_t last) {
     for (last = last < rows_ ? last : rows_; done_ < last; ++done_) {
-      const __m512 row = _mm512_set1_ps(out_->row ? out_->row[m_ + done_] : 0.0f);
+      const __m512 row = _mm512_set1_ps(out_->row[m_ + done_]);
       const __m512 low = value(0, row), high = value(1, row);
       if (out_->turned) {
         _mm512_store_ps(sums_ + done_ * kPanel, low);
@@ -139,9 +139,7 @@ class Finish {
 
  private:
   inline __m512 value(int half, __m512 row) const {
-    const __m512i sums = _mm512_load_si512(sums_ + done_ * kPanel + half * 16);
-    if (!out_->row) return _mm512_add_ps(_mm512_castsi512_ps(sums), bias_[half]);
-    const __m512 total = _mm512_cvtepi32_ps(sums);
+    const __m512 total = _mm512_cvtepi32_ps(_mm512_load_si512(sums_ + done_ * kPanel + half * 16));
     return _mm512_fmadd_ps(_mm512_mul_ps(total, row), column_[half], bias_[half]);
   }
 
@@ -152,8 +150,24 @@ class Finish {
   __m512 column_[2], bias_[2];
 };
 
+// Totals [32, 32] of blocks on their way to a result that is not turned.
+inline void finish_totals(const float* totals, int64_t m, int64_t n, int64_t rows, const Result& out) {
+  const uint32_t mask = mask_of(out.columns - n);
+  __m512 low = _mm512_setzero_ps(), high = low;
+  if (out.bias) {
+    low = _mm512_maskz_loadu_ps(mask & 0xffff, out.bias + n);
+    high = _mm512_maskz_loadu_ps(mask >> 16, out.bias + n + 16);
+  }
+  for (int64_t r = 0; r < rows; ++r, totals += kPanel)
+    store(out, (m + r) * out.stride + n, mask, _mm512_add_ps(_mm512_load_ps(totals), low),
+          _mm512_add_ps(_mm512_load_ps(totals + 16), high));
+}
+
 inline void finish(void* sums, int64_t m, int64_t n, int64_t rows, const Result& out) {
-  Finish(sums, m, n, rows, out).end();
+  if (out.row)
+    Finish(static_cast<int32_t*>(sums), m, n, rows, out).end();
+  else
+    finish_totals(static_cast<float*>(sums), m, n, rows, out);
 }
 
 }  // namespace

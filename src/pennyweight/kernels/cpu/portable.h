@@ -221,7 +221,7 @@ void store(const Result& out, int64_t place, int64_t size, const float* values) 
     std::memcpy(static_cast<float*>(out.data) + place, values, size * sizeof(float));
 }
 
-// Rows [first, last) of the sums [32, 32] of block b of rows m .. and columns n .., times their scales, added to totals.
+// Rows [first, last) of the sums [32, 32] of block b, of rows m .. and columns n .., times their scales, to totals.
 void add_scaled(const int32_t* sums, const Blocks& blocks, int64_t b, int64_t m, int64_t n, int64_t first, int64_t last,
                 float* totals) {
   const float* column = blocks.column + b * blocks.columns + n;

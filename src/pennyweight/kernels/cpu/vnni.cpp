@@ -21,7 +21,8 @@ struct Vnni {
   static Vector zero() { return _mm512_setzero_si512(); }
   static Vector load(const int8_t* from) { return _mm512_loadu_si512(from); }
   static Vector add(Vector sums, Word word, Vector codes) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(_mm512_set1_epi32(word)), "v"(codes));  // gcc copies sums around its own
+    // Not the compiler's own: GCC 12 copies the sums around it when there are many.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(_mm512_set1_epi32(word)), "v"(codes));
     return sums;
   }
   static Vector shift(Vector sums, Vector codes) { return _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(-128), codes); }
