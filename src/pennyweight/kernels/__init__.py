@@ -12,6 +12,7 @@ from pennyweight.kernels.doors import float8_is_fast as float8_is_fast
 from pennyweight.kernels.doors import float8_product as float8_product
 from pennyweight.kernels.doors import int8_product as int8_product
 from pennyweight.kernels.doors import is_differentiating as is_differentiating
+from pennyweight.kernels.doors import is_forward_only as is_forward_only
 from pennyweight.kernels.doors import is_transformed as is_transformed
 from pennyweight.kernels.integer_linear import int8_linear as int8_linear
 from pennyweight.kernels.integer_linear import int8_linear_backward as int8_linear_backward
@@ -23,6 +24,10 @@ from pennyweight.kernels.products import product as product
 from pennyweight.kernels.products import real_reason as real_reason
 from pennyweight.kernels.products import slow_reason as slow_reason
 from pennyweight.kernels.squares import squares as squares
+from pennyweight.kernels.tangents import has_tangent as has_tangent
+from pennyweight.kernels.tangents import primal as primal
+from pennyweight.kernels.tangents import refuse_tangent as refuse_tangent
+from pennyweight.kernels.tangents import tangent as tangent
 from pennyweight.kernels.tiled_attention import attends as attends
 from pennyweight.kernels.tiled_attention import attention as attention
 from pennyweight.kernels.tiled_attention import attention_backward as attention_backward

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from pennyweight.kernels.compiled import are_loaded
+from pennyweight.kernels.tangents import has_tangent
 
 Function = Literal["silu", "gelu_tanh", "quick_gelu", "gelu"]
 FUNCTIONS: tuple[Function, ...] = get_args(Function)  # the operators call them by their place
@@ -39,12 +40,15 @@ def values(x: Tensor, function: Function) -> tuple[Tensor, Tensor]:
 
 
 def has_activation(x: Tensor) -> bool:
-    """Whether the compiled operators take this tensor: float32 or bfloat16 on a CPU that has them."""
+    """Whether the compiled operators take this tensor: float32 or bfloat16 on a CPU that has them, without a tangent,
+    which they do not compute.
+    """
     return (
         x.device.type == "cpu"
         and type(x) in (Tensor, torch.nn.Parameter, FakeTensor)
         and x.dtype in (torch.float32, torch.bfloat16)
         and are_loaded()
+        and not has_tangent(x)
     )
 
 

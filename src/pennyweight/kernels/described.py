@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from pennyweight.kernels.tangents import refuse_tangent
+
 
 def describe() -> None:
     """Registers both for the operators of the library that has just been loaded."""
@@ -91,6 +93,7 @@ def _activation_functions() -> None:
         ctx.kind = inputs[1]
 
     def from_input(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        refuse_tangent(grad)
         return ops.activation_backward(grad.contiguous(), ctx.saved_tensors[0], ctx.kind), None
 
     def keep_slopes(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
@@ -100,6 +103,7 @@ def _activation_functions() -> None:
     def from_slopes(ctx: Any, grad: Tensor, no_grad: Tensor | None) -> tuple[Tensor, None]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             refuse(ctx, grad)
+        refuse_tangent(grad)
         return ops.times_slopes(grad.contiguous(), ctx.saved_tensors[0]), None
 
     library.register_autograd("pennyweight::activation_backward", refuse)
@@ -127,6 +131,7 @@ def _attention() -> None:
         ctx.mark_non_differentiable(output[1])
 
     def gradients(ctx: Any, grad: Tensor, no_grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_tangent(grad)
         q, k, v, out, lse = ctx.saved_tensors
         operator = torch.ops.pennyweight.attention_backward
         grads = operator(grad.contiguous(), q, k, v, out, lse, ctx.causal, ctx.scale)

@@ -1,6 +1,6 @@
 """Doors: which operator of PyTorch computes a product of codes here, and what stands in when it is missing.
 
-The only file that looks up what is private in torch (`_int_mm`, `_scaled_mm`, two of `_C`). Each is looked up when
+The only file that looks up what is private in torch (`_int_mm`, `_scaled_mm`, some of `_C`). Each is looked up when
 it is needed, never at import, so a PyTorch that renames an operator still imports, trains and says so in `doctor()`.
 """
 
@@ -111,6 +111,13 @@ def is_transformed() -> bool:
     """Whether a transform of torch.func (vmap, grad, jvp ...) runs on this thread now; no, where torch cannot tell."""
     active = getattr(torch._C, "_are_functorch_transforms_active", None)
     return active is not None and active()
+
+
+def is_forward_only() -> bool:
+    """Whether every transform of torch.func on this thread is a jvp, which asks for tangents and nothing else."""
+    functorch = getattr(torch._C, "_functorch", None)
+    stack = getattr(functorch, "get_interpreter_stack", None)
+    return stack is not None and all(level.key().name == "Jvp" for level in stack() or ())
 
 
 def doctor() -> list[Door]:

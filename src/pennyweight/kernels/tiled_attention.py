@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pennyweight.kernels.compiled import operators
+from pennyweight.kernels.tangents import has_tangent
 
 SIZES = (32, 64, 96, 128)  # of a head, that the tiles take
 # Tiles take 32 queries at a time: one query of 1,024 keys took 1.8 ms against 0.8 of PyTorch's, four took as long.
@@ -26,7 +27,7 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether these are best taken by `attention`: plain bfloat16 tensors on a processor with tiles for them (AMX).
 
     q [B, H, T, D], k and v [B, G, S, D], where G divides H; nothing empty; any strides but within a head's row; at
-    least four queries.
+    least four queries; no tangents.
     """
     return (
         all(_is_plain(x) for x in (q, k, v))
@@ -37,6 +38,7 @@ def attends(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and 0 not in (*q.shape, *k.shape)
         and q.shape[1] % k.shape[1] == 0
         and has_attention()
+        and not has_tangent(q, k, v)
     )
 
 

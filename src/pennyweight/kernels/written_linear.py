@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pennyweight.kernels import operators
 from pennyweight.kernels.described import refuse
+from pennyweight.kernels.tangents import refuse_tangent
 from pennyweight.kernels.writes import write_rows
 from pennyweight.numerics import Quantized, cast
 
@@ -63,6 +64,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_tangent(grad)
     codes, scales, weight, *extra = ctx.saved_tensors
     ops, fused = torch.ops.pennyweight, operators.fused(codes.device)
     assert fused is not None

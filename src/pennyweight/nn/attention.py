@@ -6,6 +6,7 @@ Importing this room makes "pennyweight" an attention implementation of transform
 
 import inspect
 import sys
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -17,7 +18,15 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from pennyweight.kernels import attends, attention, attention_backward, has_attention, is_transformed
+from pennyweight.kernels import (
+    attends,
+    attention,
+    attention_backward,
+    has_attention,
+    has_tangent,
+    is_transformed,
+    refuse_tangent,
+)
 from pennyweight.nn.autocast import autocast_dtype
 
 NAME = "pennyweight"
@@ -81,7 +90,8 @@ def attention_forward(
     """query [B, H, T, D], key, value [B, G, S, D] -> [B, T, H, D]: the function of transformers' attention interface.
 
     Masks, dropout, other dtypes and devices, what is traced or transformed, and sizes that the tiles do not take go to
-    transformers' `sdpa_attention_forward`. The gradients' gradients are those of SDPA's plain formula.
+    transformers' `sdpa_attention_forward`; what has tangents, to its plain formula. The gradients' gradients are those
+    of that formula.
     """
     plain = attention_mask is None and not dropout and all(_is_absent(kwargs.get(name)) for name in OTHERS)
     if plain and not _is_traced() and (torch.compiler.is_compiling() or not is_transformed()):
@@ -93,9 +103,11 @@ def attention_forward(
                 return attention(q, k, v, causal=bool(causal) and q.shape[2] > 1, scale=float(scale))[0], None
             out: Tensor = _Attention.apply(q, k, v, bool(causal) and q.shape[2] > 1, float(scale))  # type: ignore[assignment]  # apply is untyped
             return out, None
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
-    )
+    # Of SDPA's ways only the plain formula has a forward derivative.
+    with sdpa_kernel(SDPBackend.MATH) if has_tangent(query, key, value) else nullcontext():
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
+        )
 
 
 AttentionInterface.register(NAME, attention_forward)
@@ -112,6 +124,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_tangent(grad)
         q, k, v, out, lse = ctx.saved_tensors
         # With gradients on, somebody will differentiate this too.
         grads = (

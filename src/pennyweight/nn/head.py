@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from pennyweight.kernels import has_tangent, is_transformed
 from pennyweight.nn.autocast import autocast_dtype, without_autocast
 
 CACHE_BYTES = 1 << 21  # of one piece of work on a CPU: what a core's second-level cache holds
@@ -24,7 +26,8 @@ def head_cross_entropy(
 
     Gradients come in the same pass, chunk by chunk, where grad mode and an operand want them; backward only scales them
     by the incoming gradient and hands them over, once. Under autocast the three products run in its dtype, the
-    softmax in float32 (float64 for float64). NaN where every label is `ignore_index`, as in torch.
+    softmax in float32 (float64 for float64). NaN where every label is `ignore_index`, as in torch. Transforms of
+    torch.func and tangents (forward-mode differentiation) get the ancestor, with all logits.
 
     chunk:    tokens at a time.
     Ancestor: F.cross_entropy(F.linear(hidden, weight, bias).float(), labels). In float32 and float64 to the rounding of
@@ -127,6 +130,10 @@ def _whole(
     _check(hidden, weight, labels, bias)
     if chunk < 1:
         raise ValueError(f"a head's loss takes chunks of at least one token, got {chunk}")
+    if is_transformed() or has_tangent(hidden, weight, bias):  # what a chunk forgets they ask for again
+        logits = functional.linear(hidden, weight, bias)
+        wide = logits.double() if logits.dtype == torch.float64 else logits.float()
+        return functional.cross_entropy(wide, labels, ignore_index=ignore_index)
     grad = torch.is_grad_enabled()  # inside of a function it is always off
     head = _Head(_product_dtype(hidden, weight), ignore_index, chunk, grad)
     return _HeadCrossEntropy.apply(hidden, weight, bias, labels, head)  # type: ignore[return-value]  # untyped in torch

@@ -16,16 +16,21 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from pennyweight.kernels import (
+    has_tangent,
     int8_linear,
     is_compiled,
+    is_forward_only,
     is_int8_row,
     is_transformed,
+    primal,
+    refuse_tangent,
     write_rows,
     written_linear,
 )
 from pennyweight.nn.autocast import autocast_dtype, without_autocast
 from pennyweight.nn.operands import Kept, Operand, Raw, Written, multiply
 from pennyweight.nn.shared import Shared
+from pennyweight.nn.tangents import with_tangent
 from pennyweight.numerics import Cast, Quantized, Stored, stored_of
 from pennyweight.recipes import PRODUCTS, LinearCasts
 
@@ -156,10 +161,10 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     matrix = weight.T if turned else weight  # [O, I]
     dtype = _result_dtype(layer, x, matrix)
     compiling = torch.compiler.is_compiling()
-    if not compiling and layer.shared.activations and is_transformed():
+    if not compiling and layer.shared.activations and is_transformed() and not is_forward_only():
         raise ValueError(
-            f"layer {layer.name} is written by a function of autograd, which torch.func (vmap, grad, jvp) cannot "
-            "transform; use backward(), or the model before quantize"
+            f"layer {layer.name} is written by a function of autograd, which of torch.func only jvp can transform; use "
+            "backward(), or the model before quantize"
         )
     if not compiling and layer.stored is not None and stored_of(weight) is not layer.stored:
         raise RuntimeError(
@@ -169,7 +174,9 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     if not compiling and layer.stored is not None:
         layer.stored.check(weight)
     rows = x.reshape(-1, matrix.shape[1]) if matrix.shape[1] else x.reshape(x.shape[:-1].numel(), 0)
-    if _takes_one_operator(layer, rows, weight, dtype):
+    if not compiling and (is_transformed() or has_tangent(x, weight, bias)):
+        y = _with_tangents(layer, rows, weight, bias, dtype=dtype, turned=turned)
+    elif _takes_one_operator(layer, rows, weight, dtype):
         y = _one_operator(layer, x, rows.contiguous(), weight, bias, dtype=dtype, turned=turned)
     else:
         y = (_outside if compiling else _in_pieces)(layer, x, rows, weight, bias, dtype=dtype, turned=turned)
@@ -217,6 +224,24 @@ def _in_pieces(
     call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned, layer.stored)
     written = _shared_input(layer, call, x, rows, weight)
     return _Linear.apply(rows, weight, bias, written, call)  # type: ignore[return-value]  # apply is untyped
+
+
+def _with_tangents(
+    layer: Layer, rows: Tensor, weight: Tensor, bias: Tensor | None, *, dtype: torch.dtype, turned: bool
+) -> Tensor:
+    """Y [T, O] product by product, and its tangent; under torch.func.jvp it has no gradient beside it."""
+    x, w, b = primal(rows), primal(weight), None if bias is None else primal(bias)
+    call = Call(layer.casts, layer.real, layer.fused, layer.keys(), dtype, turned, layer.stored)
+    if is_transformed() and layer.shared.activations:
+        with torch.no_grad(), without_autocast(x.device):
+            y = _output(x, w, b, _shared_input(layer, call, x, x, w), call)
+    else:
+        y = _in_pieces(layer, x, x, w, b, dtype=dtype, turned=turned)
+    cast = layer.casts.output.left if layer.shared.activations else None
+    return with_tangent(
+        y, rows, call.matrix(weight), bias, dtype=dtype, read_weight=layer.weight,
+        read_input=lambda x: x if cast is None else cast(x, call.keys.get("output.left")),
+    )  # fmt: skip
 
 
 _outside: Callable[..., Tensor] = torch.compiler.disable(_in_pieces)  # type: ignore[assignment]  # a compiled model breaks its graph here
@@ -272,6 +297,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_tangent(grad)
         weight, *kept = ctx.saved_tensors
         with without_autocast(grad.device):
             grad_x = grad_weight = grad_bias = None
