@@ -117,11 +117,11 @@ def _attention() -> None:
 
     @register_fake("pennyweight::attention")
     def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-        return _by_rows(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+        return _by_rows(q), q.new_empty((2, *q.shape[:3]), dtype=torch.float32)
 
     @register_fake("pennyweight::attention_backward")
     def attention_backward(
-        grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+        grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, norms: Tensor, causal: bool, scale: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         return _by_rows(q), _by_rows(k), _by_rows(v)
 
@@ -132,9 +132,9 @@ def _attention() -> None:
 
     def gradients(ctx: Any, grad: Tensor, no_grad: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_tangent(grad)
-        q, k, v, out, lse = ctx.saved_tensors
+        q, k, v, out, norms = ctx.saved_tensors
         operator = torch.ops.pennyweight.attention_backward
-        grads = operator(grad.contiguous(), q, k, v, out, lse, ctx.causal, ctx.scale)
+        grads = operator(grad.contiguous(), q, k, v, out, norms, ctx.causal, ctx.scale)
         return *(x.transpose(1, 2) for x in grads), None, None
 
     library.register_autograd("pennyweight::attention_backward", refuse)

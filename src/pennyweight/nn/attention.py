@@ -117,20 +117,20 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
-        out, lse = attention(q, k, v, causal=causal, scale=scale)
-        ctx.save_for_backward(q, k, v, out, lse)
+        out, norms = attention(q, k, v, causal=causal, scale=scale)
+        ctx.save_for_backward(q, k, v, out, norms)
         ctx.causal, ctx.scale = causal, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         refuse_tangent(grad)
-        q, k, v, out, lse = ctx.saved_tensors
+        q, k, v, out, norms = ctx.saved_tensors
         # With gradients on, somebody will differentiate this too.
         grads = (
             _differentiable_backward(grad, (q, k, v), ctx.needs_input_grad, causal=ctx.causal, scale=ctx.scale)
             if torch.is_grad_enabled()
-            else attention_backward(grad, q, k, v, out, lse, causal=ctx.causal, scale=ctx.scale)
+            else attention_backward(grad, q, k, v, out, norms, causal=ctx.causal, scale=ctx.scale)
         )
         return *grads, None, None
 

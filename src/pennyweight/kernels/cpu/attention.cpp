@@ -60,16 +60,16 @@ void share(const Call& call, int64_t tasks, size_t bytes, void (*work)(const Cal
 
 std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v, bool causal, double scale) {
   Tensor out = rows_like(q);
-  Tensor lse = at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
+  Tensor norms = at::empty({2, q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
   const AttentionForward call{shape_of(q, k, causal, scale), heads_of(q), heads_of(k), heads_of(v),
-                              heads_of(out.transpose(1, 2)), lse.data_ptr<float>()};
+                              heads_of(out.transpose(1, 2)), norms.data_ptr<float>()};
   const int64_t tasks = q.size(0) * k.size(1) * blocks(q.size(2), kChunk);
   share(call, tasks, amx_attention()->forward_scratch(call.shape), amx_attention()->forward);
-  return {out, lse};
+  return {out, norms};
 }
 
 std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& grad, const Tensor& q, const Tensor& k,
-                                                      const Tensor& v, const Tensor& out, const Tensor& lse,
+                                                      const Tensor& v, const Tensor& out, const Tensor& norms,
                                                       bool causal, double scale) {
   Tensor grad_q = rows_like(q), grad_k = rows_like(k), grad_v = rows_like(v);
   const AttentionBackward call{shape_of(q, k, causal, scale),
@@ -81,7 +81,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& grad, const 
                                heads_of(grad_q.transpose(1, 2)),
                                heads_of(grad_k.transpose(1, 2)),
                                heads_of(grad_v.transpose(1, 2)),
-                               lse.const_data_ptr<float>()};
+                               norms.const_data_ptr<float>()};
   share(call, q.size(0) * k.size(1), amx_attention()->backward_scratch(call.shape), amx_attention()->backward);
   return {grad_q, grad_k, grad_v};
 }
@@ -92,7 +92,7 @@ bool has_attention() { return amx_attention() != nullptr; }
 
 TORCH_LIBRARY_FRAGMENT(pennyweight, m) {
   m.def("attention(Tensor q, Tensor k, Tensor v, bool causal, float scale) -> (Tensor, Tensor)");
-  m.def("attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, bool causal,"
+  m.def("attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor norms, bool causal,"
         " float scale) -> (Tensor, Tensor, Tensor)");
   m.def("has_attention() -> bool", has_attention);
 }

@@ -28,13 +28,13 @@ constexpr int64_t kChunk = 512;  // queries of a forward task
 struct AttentionForward {
   AttentionShape shape;
   Heads q, k, v, out;
-  float* lse;  // [batch, head, query]: log(sum(exp(scores)))
+  float* norms;  // [2, batch, head, query]: the largest raw score, log2(sum(exp(scale (score - largest))))
 };
 
 struct AttentionBackward {
   AttentionShape shape;
   Heads q, k, v, out, grad, grad_q, grad_k, grad_v;
-  const float* lse;
+  const float* norms;
 };
 
 // A task is one batch and one head of keys and values, with its group of queries' heads; forward, a chunk of their

@@ -31,7 +31,7 @@ struct Scratch {
   int64_t keys, queries;  // rounded up to whole blocks
   uint8_t *k, *v, *k_turned, *q, *grad, *q_pairs, *grad_pairs;
   uint8_t *p, *ds, *ds_pairs;                    // [kDown, kAcross]
-  float *lse, *delta, *scores, *dp;              // [queries], [queries], two blocks each
+  float *most, *log, *delta, *scores, *dp;       // [queries] each, two blocks each
   float *grad_k, *grad_v, *grad_q;               // [keys, size], [keys, size], [queries / 32, size, 32]
   uint8_t* end;
 
@@ -41,7 +41,7 @@ struct Scratch {
     for (uint8_t** tiles : {&k, &v, &k_turned}) *tiles = pieces.bytes(keys * shape.size * 2);
     for (uint8_t** tiles : {&q, &grad, &q_pairs, &grad_pairs}) *tiles = pieces.bytes(queries * shape.size * 2);
     for (uint8_t** tiles : {&p, &ds, &ds_pairs}) *tiles = pieces.bytes(kDown * kAcross * 2);
-    lse = pieces.floats(queries), delta = pieces.floats(queries);
+    most = pieces.floats(queries), log = pieces.floats(queries), delta = pieces.floats(queries);
     scores = pieces.floats(2 * kBlock * kBlock), dp = pieces.floats(2 * kBlock * kBlock);
     grad_k = pieces.floats(keys * shape.size), grad_v = pieces.floats(keys * shape.size);
     grad_q = pieces.floats(queries * shape.size);
@@ -85,10 +85,12 @@ struct Backward : Scratch {
       turn_rows(grad + place, shape.size, grad + place);
     }
     const uint16_t *g = call.grad.at(batch, head), *out = call.out.at(batch, head);
-    const float* from = call.lse + (batch * shape.heads + head) * shape.queries;
+    const float* from = call.norms + (batch * shape.heads + head) * shape.queries;
+    const int64_t every = shape.batches * shape.heads * shape.queries;
     for (int64_t t = 0; t < queries; ++t) {
       const bool there = t < shape.queries;  // a query that is not there gives every key a weight of 0
-      lse[t] = there ? from[t] * kLog2e : __builtin_inff();
+      most[t] = there ? from[t] : 0.0f;
+      log[t] = there ? from[every + t] : __builtin_inff();
       delta[t] = there ? dot(g + t * call.grad.row, out + t * call.out.row, shape.size) : 0.0f;
     }
   }
@@ -105,20 +107,21 @@ struct Backward : Scratch {
     store_sums(dp + turn * kBlock * kBlock, kBlock);
   }
 
-  // P = exp(scores - lse) and dS = P (dP - delta) of a block in bf16: both as left tiles, two of them, and dS as right
+  // P = exp2(scale (score - most) - log) and dS = P (dP - delta) of a block in bf16: both as left tiles, two of them, and dS as right
   // tiles of a product that sums over the keys. `open` are the queries that see a row's key.
   template <class Open>
   inline void weigh(int64_t query, int64_t turn, uint8_t* p_at, uint8_t* ds_at, uint8_t* pairs_at, const Open& open) {
     const __m512 scale = _mm512_set1_ps(shape.scale * kLog2e);
-    const __m512 lse_low = _mm512_load_ps(lse + query), lse_high = _mm512_load_ps(lse + query + 16);
+    const __m512 most_low = _mm512_load_ps(most + query), most_high = _mm512_load_ps(most + query + 16);
+    const __m512 log_low = _mm512_load_ps(log + query), log_high = _mm512_load_ps(log + query + 16);
     const __m512 delta_low = _mm512_load_ps(delta + query), delta_high = _mm512_load_ps(delta + query + 16);
     const float *s = scores + turn * kBlock * kBlock, *g = dp + turn * kBlock * kBlock;
     __m512i before = _mm512_setzero_si512();
     for (int64_t r = 0; r < kBlock; ++r, s += kBlock, g += kBlock) {
       const uint32_t mask = open(r);
       const __mmask16 first = mask & 0xffff, second = mask >> 16;
-      __m512 low = exp2(_mm512_fmsub_ps(_mm512_load_ps(s), scale, lse_low));
-      __m512 high = exp2(_mm512_fmsub_ps(_mm512_load_ps(s + 16), scale, lse_high));
+      __m512 low = exp2(_mm512_fmsub_ps(_mm512_sub_ps(_mm512_load_ps(s), most_low), scale, log_low));
+      __m512 high = exp2(_mm512_fmsub_ps(_mm512_sub_ps(_mm512_load_ps(s + 16), most_high), scale, log_high));
       low = _mm512_maskz_mov_ps(first, low), high = _mm512_maskz_mov_ps(second, high);
       const int64_t place = r / 16 * tall() + r % 16 * 64;
       _mm512_store_si512(p_at + place, to_bf16(low, high));

@@ -62,12 +62,12 @@ struct Forward {
   }
 
   // exp2((score - most) * scale) of 32 keys, summed, as right tiles of the product with the values.
-  void exponentiate(const float* from, __m512 scale, const __m512* shift, uint8_t* tiles) {
+  void exponentiate(const float* from, __m512 scale, uint8_t* tiles) {
     for (int64_t r = 0; r < kBlock; r += 2)
       for (int half = 0; half < 2; ++half) {
         const float* at = from + r * kBlock + half * 16;
-        const __m512 even = exp2(_mm512_fmsub_ps(_mm512_load_ps(at), scale, shift[half]));
-        const __m512 odd = exp2(_mm512_fmsub_ps(_mm512_load_ps(at + kBlock), scale, shift[half]));
+        const __m512 even = exp2(_mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(at), most[half]), scale));
+        const __m512 odd = exp2(_mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(at + kBlock), most[half]), scale));
         total[half] = _mm512_add_ps(total[half], _mm512_add_ps(even, odd));
         const __m512i both = to_bf16(even, odd);
         const __m512i upper = _mm512_castsi256_si512(_mm512_extracti64x4_epi64(both, 1));
@@ -92,7 +92,7 @@ struct Forward {
 
   void add_strip(int64_t first, int64_t last, int64_t query) {
     const __m512 scale = _mm512_set1_ps(shape.scale * kLog2e);
-    __m512 larger[2] = {most[0], most[1]}, shift[2];
+    __m512 larger[2] = {most[0], most[1]};
     for (int64_t key = first; key < last; key += kBlock) {
       float* block = scores + (key - first) * kBlock;
       score(key, query, block);
@@ -102,12 +102,9 @@ struct Forward {
       }
     }
     if (first > 0) rescale(larger, scale);
-    for (int half = 0; half < 2; ++half) {
-      most[half] = larger[half];
-      shift[half] = _mm512_mul_ps(larger[half], scale);
-    }
+    most[0] = larger[0], most[1] = larger[1];
     for (int64_t key = first; key < last; key += kBlock)
-      exponentiate(scores + (key - first) * kBlock, scale, shift, p + (key - first) / 16 * kBytes);
+      exponentiate(scores + (key - first) * kBlock, scale, p + (key - first) / 16 * kBytes);
     const int64_t across = shape.size / 16, steps = (last - first) / kBlock;
     const uint8_t* values = v + first * shape.size * 2;
     for (int64_t d = 0; d < across; d += 2) {
@@ -128,11 +125,14 @@ struct Forward {
     const int64_t seen = shape.causal && query + kBlock < keys ? query + kBlock : keys;
     for (int64_t first = 0; first < seen; first += kScored)
       add_strip(first, first + kScored < seen ? first + kScored : seen, query);
-    const __m512 one = _mm512_set1_ps(1.0f), scale = _mm512_set1_ps(shape.scale), ln2 = _mm512_set1_ps(kLn2);
-    float* lse = call.lse + (batch * shape.heads + head) * shape.queries + query;
-    for (int half = 0; half < 2; ++half)
-      _mm512_mask_storeu_ps(lse + half * 16, mask_of(rows) >> (16 * half) & 0xffff,
-                            _mm512_fmadd_ps(log2(total[half]), ln2, _mm512_mul_ps(most[half], scale)));
+    const __m512 one = _mm512_set1_ps(1.0f);
+    const int64_t every = shape.batches * shape.heads * shape.queries;
+    float* norms = call.norms + (batch * shape.heads + head) * shape.queries + query;
+    for (int half = 0; half < 2; ++half) {
+      const __mmask16 there = mask_of(rows) >> (16 * half) & 0xffff;
+      _mm512_mask_storeu_ps(norms + half * 16, there, most[half]);
+      _mm512_mask_storeu_ps(norms + every + half * 16, there, log2(total[half]));
+    }
     write_turned(sums, shape.size, _mm512_div_ps(one, total[0]), _mm512_div_ps(one, total[1]),
                  call.out.at(batch, head) + query * call.out.row, call.out.row, rows);
   }

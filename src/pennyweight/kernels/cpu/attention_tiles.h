@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kBytes = 1024;  // of a tile
 constexpr int64_t kBlock = 32;    // rows and columns of a block of sums
-constexpr float kLog2e = 0x1.715476p0f, kLn2 = 0x1.62e43p-1f;
+constexpr float kLog2e = 0x1.715476p0f;
 
 inline int64_t rounded_up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
