@@ -33,7 +33,7 @@ def bench(
     from pennyweight.experiments.bench import markdown
 
     names = [name.strip() for text in only or () for name in text.split(",")]
-    found = measured(names, device=device, repeats=repeats, threads=threads, out=out)
+    found = measured(names, device=device, repeats=repeats, threads=threads, out=out, progress=not json)
     if json:
         print_json(found)
     else:

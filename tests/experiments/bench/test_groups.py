@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pennyweight.experiments.bench import bitsandbytes_peer, groups, layers, memory, peak, steps, torchao_peer
+from pennyweight.experiments.bench.course import Quiet
 from pennyweight.experiments.bench.groups import GROUPS, bench, chosen
 from pennyweight.experiments.bench.rounds import Question, Timed
 from pennyweight.experiments.bench.sizes import Sizes
@@ -80,7 +81,8 @@ def test_a_gpu_is_waited_for_after_several_calls(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(groups, "rows", lambda *found: [])
     found = {"sizes": {"device": "cuda"}, "repeats": 3, "rows": []}
     for group in ("products", "gpt2"):
-        groups._timed(Question(group, "", (), 1.0, "operations"), found, None, None)
+        part = groups._Part(Quiet(), group, 0, 1, 3)
+        groups._timed(Question(group, "", (), 1.0, "operations"), found, None, None, part)
     assert [(how["calls"], how["settle"]) for how in asked] == [
         (20, torch.cuda.synchronize),
         (1, torch.cuda.synchronize),
@@ -166,3 +168,10 @@ def test_a_file_in_the_way_is_refused_before_anything_is_measured(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError, match="is a file"):
         bench(out=tmp_path / "file", sizes=TINY)
+
+
+def test_how_long_it_takes_is_said_only_where_it_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    for progress in (False, True):
+        with caplog.at_level("INFO", "pennyweight"):
+            bench(["optimizer"], repeats=1, sizes=TINY, progress=progress)
+        assert ("on two cores; Ctrl-C" in caplog.text) == progress

@@ -1,9 +1,8 @@
 """Groups: what can be measured, the chosen groups one after the other, and what they found, with the machine."""
 
 import json
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from pennyweight.experiments.bench import peak
+from pennyweight.experiments.bench.course import Course, Quiet
 from pennyweight.experiments.bench.layers import layers, products
 from pennyweight.experiments.bench.memory import SIDES, peak_bytes
 from pennyweight.experiments.bench.optimizers import optimizers
@@ -38,7 +38,6 @@ GROUPS = (*TIMED, "memory")
 TOGETHER = {"step": ("gpt2", "llama", "compiled")}
 CALLS = {"products": 20, "layer": 10, "optimizer": 5}  # timed together on a GPU, where waiting for one would count most
 MARKDOWN, JSON = "bench.md", "bench.json"
-_logger = logging.getLogger("pennyweight")
 
 
 def chosen(only: Sequence[str]) -> list[str]:
@@ -56,7 +55,7 @@ def chosen(only: Sequence[str]) -> list[str]:
 
 def bench(
     only: Sequence[str] = (), *, device: str = "cpu", repeats: int = 20, threads: int | None = None,
-    out: Path | str | None = None, sizes: Sizes | None = None,
+    out: Path | str | None = None, sizes: Sizes | None = None, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Measures the chosen groups on this machine's CPU or GPU; returns everything as plain values, rows under "rows".
 
@@ -65,6 +64,7 @@ def bench(
     repeats: rounds of each piece of work, and steps that the memory is measured over.
     threads: of PyTorch, for every side; None: as many as it has now.
     out:     a folder for bench.md and bench.json, written after every group and at Ctrl-C (whole rounds).
+    progress: says on stderr how long it takes, before and while it runs.
 
     Errors: ValueError for names, numbers and folders that cannot be; FileExistsError for a folder that holds a bench.
     """
@@ -79,7 +79,9 @@ def bench(
     try:
         with torch.random.fork_rng(devices=[0] if sizes.device == "cuda" else []):
             torch.manual_seed(0)
-            return _measured(names, repeats, torch.get_num_threads(), place, sizes)
+            course = Course(names, repeats) if progress and sizes.device == "cpu" else Quiet()
+            with course:
+                return _measured(names, repeats, torch.get_num_threads(), place, sizes, course)
     finally:
         torch.set_num_threads(before)
 
@@ -98,7 +100,9 @@ def _check_free(place: Path) -> None:
         raise FileExistsError(f"{place} already holds a bench; name another folder")
 
 
-def _measured(names: Sequence[str], repeats: int, threads: int, place: Path | None, sizes: Sizes) -> dict[str, Any]:
+def _measured(
+    names: Sequence[str], repeats: int, threads: int, place: Path | None, sizes: Sizes, course: Course
+) -> dict[str, Any]:
     found: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -117,23 +121,43 @@ def _measured(names: Sequence[str], repeats: int, threads: int, place: Path | No
     keep_freed_memory({"weights": 0, "saved activations": 1})
     for name in names:
         if name == "memory":
-            found["rows"] += _memory(sizes, repeats, threads)
+            found["rows"] += _memory(sizes, repeats, threads, course)
         else:
-            for question in TIMED[name](sizes):
-                _timed(question, found, there, place)
+            questions = TIMED[name](sizes)
+            for place_of, question in enumerate(questions):
+                _timed(question, found, there, place, _Part(course, name, place_of, len(questions), repeats))
         give_freed_memory_back()
         if place is not None:
             _write(found, place)
     return found
 
 
-def _timed(question: Question, found: dict[str, Any], there: peak.Machine | None, place: Path | None) -> None:
+@dataclass(frozen=True)
+class _Part:
+    """One question's part of its group's course."""
+
+    course: Course
+    name: str
+    place: int
+    of: int
+    repeats: int
+
+    def tell(self, said: str) -> None:
+        self.course.tell(f"{self.name}: {said}")
+
+    def after(self, rounds: int) -> None:
+        self.course.at(self.name, (self.place + rounds / self.repeats) / self.of)
+
+
+def _timed(
+    question: Question, found: dict[str, Any], there: peak.Machine | None, place: Path | None, part: _Part
+) -> None:
     """Adds the question's rows; after an interruption those of the whole rounds, which are kept in the folder."""
     timed = begun(question.sides)
     gpu = found["sizes"]["device"] == "cuda"
     how = {"calls": CALLS.get(question.group, 1), "settle": torch.cuda.synchronize} if gpu else {}
     try:
-        in_turn(timed, found["repeats"], tell=lambda said: _logger.info("%s: %s", question.group, said), **how)
+        in_turn(timed, found["repeats"], tell=part.tell, after=part.after, **how)
     except KeyboardInterrupt:
         if place is not None and any(one.seconds for one in timed):
             found["rows"] += rows(question, timed, there)
@@ -142,12 +166,13 @@ def _timed(question: Question, found: dict[str, Any], there: peak.Machine | None
     found["rows"] += rows(question, timed, there)
 
 
-def _memory(sizes: Sizes, steps: int, threads: int) -> list[Row]:
+def _memory(sizes: Sizes, steps: int, threads: int, course: Course) -> list[Row]:
     what = f"gpt2, {steps} steps in a fresh process"
     held: dict[str, int] = {}
-    for side in SIDES:
-        _logger.info("memory: %s, %s", side, what)
+    for number, side in enumerate(SIDES):
+        course.tell(f"memory: {side}, {what}")
         held[side] = peak_bytes(side, sizes, steps, threads)
+        course.at("memory", (number + 1) / len(SIDES))
     baseline = next(iter(held.values()))
     return [memory_row(what, side, held[side], baseline) for side in SIDES]
 

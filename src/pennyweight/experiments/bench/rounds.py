@@ -60,11 +60,13 @@ def begun(sides: Sequence[Side]) -> list[Timed]:
 def in_turn(
     found: Sequence[Timed], repeats: int, *, tell: Callable[[str], None],
     clock: Callable[[], float] = time.perf_counter, calls: int = 1, settle: Callable[[], object] = lambda: None,
+    after: Callable[[int], object] = lambda rounds: None,
 ) -> None:  # fmt: skip
     """Times every side once in each of `repeats` rounds, into `found`; each round begins with another side.
 
     calls:  made one after the other in one timing, which is that of one of them.
     settle: waits until all that was asked for is done: a GPU computes behind the caller's back.
+    after:  is called after every round, with how many there were.
 
     A side that fails with a RuntimeError while it is built or warmed says so, and the others go on. An interruption
     (KeyboardInterrupt goes through) leaves whole rounds only.
@@ -81,6 +83,7 @@ def in_turn(
                     call()
                 settle()
                 timed.seconds.append((clock() - began) / calls)
+            after(number + 1)
     finally:
         whole = min((len(timed.seconds) for _, timed in ready), default=0)
         for _, timed in ready:
