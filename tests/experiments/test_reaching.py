@@ -37,7 +37,7 @@ def test_the_table_tells_how_long_each_recipe_took_to_two_percent_above_the_base
     assert ours.delay.mean == pytest.approx(-50)
     header, lines = comparison(table)
     assert header[-2] == "time to loss 5.10"
-    assert lines[1][-2].endswith("−50 %")
+    assert lines[1][-2].endswith("−50 %, one run")
     (answer,) = answers(rows)
     assert answer["target"] == pytest.approx(5.1)
     assert answer["recipes"][1]["delay"]["mean"] == pytest.approx(-50)

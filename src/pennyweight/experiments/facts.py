@@ -132,8 +132,8 @@ def _line(one: Standing) -> tuple[str, ...]:
         _two(wording.with_deviation(one.loss, 4), f"{wording.number(saved, 4)} as saved" if saved is not None else ""),
         _two(wording.number(one.mean("perplexity"), 2), f"{wording.number(bits, 3)} bits/byte" if bits else ""),
         _two(wording.size(one.mean("peak_memory_bytes")), wording.change(one.memory)),
-        _two(wording.count(one.mean("tokens_per_second")), wording.change(one.speed)),
-        _two(wording.duration(one.seconds.mean if one.seconds else None), wording.change(one.delay)),
+        _two(wording.count(one.mean("tokens_per_second")), wording.change_of_time(one.speed)),
+        _two(wording.duration(one.seconds.mean if one.seconds else None), wording.change_of_time(one.delay)),
     )  # fmt: skip
 
 

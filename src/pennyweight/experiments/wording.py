@@ -115,6 +115,12 @@ def change(values: Spread | None) -> str:
     return "" if values is None else f"{percent(values.mean, 0)}{_deviation(values)}"
 
 
+def change_of_time(values: Spread | None) -> str:
+    """The same of what a clock told, which one run alone does not settle."""
+    once = ", one run" if values is not None and values.deviation is None else ""
+    return f"{change(values)}{once}"
+
+
 def _deviation(values: Spread) -> str:
     return f" ± {values.deviation:.0f}" if values.deviation is not None and values.deviation >= 0.5 else ""
 
@@ -129,6 +135,14 @@ def _told_change(values: Spread | None, what: str, less: str, more: str, same: s
     if abs(values.mean) < 0.5:
         return same
     return (more if values.mean > 0 else less).format(f"{abs(values.mean):.0f} %{deviation}")
+
+
+def _told_speed(values: Spread | None) -> str:
+    """A difference of speed in words; of one run each it is what that run was, and nothing more."""
+    if values is not None and values.deviation is None:
+        said = _told_change(values, "speed", "was {} slower", "was {} faster", "was as fast")
+        return f"{said} in one run each"
+    return _told_change(values, "speed", "is {} slower", "is {} faster", "is as fast")
 
 
 def _interval(cost: Spread) -> str:
@@ -153,7 +167,7 @@ def headline(standing: Standing, baseline: str) -> str:
         f"costs {percent(standing.cost.mean)}{_interval(standing.cost)} of {baseline}'s validation loss",
         _told_change(standing.memory, "peak memory", "takes {} less memory at the peak",
                      "takes {} more memory at the peak", "takes as much memory at the peak"),
-        _told_change(standing.speed, "speed", "is {} slower", "is {} faster", "is as fast"),
+        _told_speed(standing.speed),
     ]  # fmt: skip
     return f"{standing.recipe} {listing([text for text in told if text])}: {standing.verdict}{gone}."
 
