@@ -30,7 +30,8 @@ def check_fields(owner: str, given: Mapping[str, Any], fields: Iterable[str]) ->
 def check_kind(owner: str, value: object, kind: type | UnionType, what: str) -> None:
     """Raises TypeError unless `value` is of that kind, saying `what` the field takes. A bool is no number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{owner} is {what}, got {value!r}")
+        close = closest(value, ["true", "false"]) if kind is bool and isinstance(value, str) else None
+        raise TypeError(f"{owner} is {what}, got {value!r}{f'; did you mean {close!r}?' if close else ''}")
 
 
 def choose(owner: str, value: object, choices: Iterable[str]) -> None:

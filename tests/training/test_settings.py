@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import typing
 
 import pytest
 
@@ -75,6 +76,34 @@ def test_a_wrong_setting_is_one_sentence(setting, said):
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         with_settings(Run(), [setting])
     assert "\n" not in str(caught.value)
+
+
+def choices(owner: type, path: str = "") -> list[tuple[str, str]]:
+    """Every setting below `owner` that takes a few words or true and false, with each of them."""
+    found = []
+    for each in dataclasses.fields(owner):
+        kind = typing.get_type_hints(owner, include_extras=False)[each.name]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            found += choices(kind, f"{path}{each.name}.")
+        elif typing.get_origin(kind) is typing.Literal:
+            found += [(f"{path}{each.name}", name) for name in typing.get_args(kind)]
+        elif kind is bool:
+            found += [(f"{path}{each.name}", name) for name in ("true", "false")]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [*choices(Run), ("strategy", "synchronous"), ("objective", "next-token"), ("recipe", "penny8")]
+)
+def test_a_misspelt_choice_names_the_right_one(path, name):
+    for wrong in (name[:-1], f"{name}x", f"{name[:-1]}X"):
+        with pytest.raises((ValueError, TypeError), match=re.escape(f"; did you mean '{name}'?")) as caught:
+            with_settings(Run(), [f"{path}={wrong}"])
+        assert "\n" not in str(caught.value)
+
+
+def test_every_choice_of_a_run_is_tried():
+    assert {path for path, _ in choices(Run)} >= {"clip_by", "gradients", "compile", "schedule.shape", "recipe.states"}
 
 
 def test_differences_name_what_differs_and_nothing_else():

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform
@@ -18,12 +19,12 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass as pydantic_dataclass
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pennyweight.data.sources import usual
 from pennyweight.parallel import Synchronous
 from pennyweight.recipes import Recipe, recipe
-from pennyweight.spelling import nearest
+from pennyweight.spelling import closest, nearest
 from pennyweight.training.objectives import NextToken
 
 T = TypeVar("T")
@@ -57,7 +58,16 @@ def sentence(owner: type, error: ValidationError) -> str:
     if kind == "value_error":
         return message
     where = ".".join([owner.__name__, *path])
-    return f"{where}: {message[:1].lower()}{message[1:]}, got {first['input']!r}"
+    return f"{where}: {message[:1].lower()}{message[1:]}, got {first['input']!r}{_meant(first)}"
+
+
+def _meant(wrong: ErrorDetails) -> str:
+    """The choice that a misspelt one was probably meant to be, where there is a choice: "; did you mean 'freed'?"."""
+    names = ["true", "false"] if wrong["type"] == "bool_type" else []
+    if wrong["type"] == "literal_error":
+        names = re.findall("'([^']*)'", wrong.get("ctx", {})["expected"])
+    found = closest(str(wrong["input"]), names)
+    return f"; did you mean {found!r}?" if found else ""
 
 
 def _owner(owner: type, path: list[str]) -> type:
