@@ -61,6 +61,15 @@ def test_train_trains_and_the_same_command_answers_again(small: list[str], capsy
     assert "recipe: w8a8 is not bf16" in capsys.readouterr().err
 
 
+def test_train_says_what_a_recipe_without_masters_swallowed(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "of the numbers that a step should have moved"
+    for recipe, there in (("w8a8", False), ("penny8-nomaster", True)):
+        assert main(["train", "--recipe", recipe, "--steps", "1", "--out", recipe, *small]) == 0
+        assert (said in capsys.readouterr().out) == there
+
+
 def test_train_replays_a_run_json_and_finds_a_folder_of_its_own(
     small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -181,6 +181,15 @@ def test_the_blocks_that_stay_plain_are_counted(tmp_path: Path, row: Make) -> No
         assert said in report(tmp_path).read_text()
 
 
+def test_what_steps_without_masters_swallowed_is_told_over_all_seeds(tmp_path: Path, row: Make) -> None:
+    rows = [row("penny8-nomaster", seed, swallowed_share=share) for seed, share in ((0, 0.25), (1, 0.5))]
+    (tmp_path / "results.json").write_text(json.dumps([row("bf16", swallowed_share=None), *rows]))
+    text = report(tmp_path).with_suffix(".md").read_text()
+    said = "swallowed, on average over the steps, 37.5% of the numbers that a step should have moved."
+    assert f"penny8-nomaster {said}" in text
+    assert "bf16 swallowed" not in text
+
+
 def test_runs_of_different_data_are_told_apart_with_a_warning(tmp_path: Path, row: Make) -> None:
     write([row("bf16"), row("w8a8", data_hash="e" * 64)], tmp_path / "results.json")
     assert "stand in 2 tables" in report(tmp_path).read_text()

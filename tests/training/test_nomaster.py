@@ -21,6 +21,8 @@ def test_it_learns_what_the_run_with_masters_learns(small, tmp_path):
     shares = [line["swallowed_share"] for line in read_ledger(tmp_path / "penny8-nomaster" / "ledger.jsonl")
               if line["kind"] == "step"]  # fmt: skip
     assert all(0 < share < 1 for share in shares)
+    assert codes.swallowed_share == pytest.approx(sum(shares) / 40)
+    assert masters.swallowed_share is None
     assert "swallowed_share" not in (tmp_path / "penny8" / "ledger.jsonl").read_text()
 
 

@@ -71,6 +71,11 @@ def _base(run_json: Path | None, resume: Path | None) -> "Run | None":
     return None if named is None else load_run(named)
 
 
+def _swallowed(share: float | None) -> list[tuple[str, str]]:
+    """A line for a recipe without master weights."""
+    return [] if share is None else [("swallowed", f"{share:.1%} of the numbers that a step should have moved")]
+
+
 def _print(result: "Result", folder: Path, page: Path) -> None:
     from pennyweight.experiments import wording
 
@@ -83,6 +88,7 @@ def _print(result: "Result", folder: Path, page: Path) -> None:
         ("time", f"{wording.duration(result.seconds)} with evaluation"),
         ("tokens a second", f"{result.tokens_per_second:,.0f}"),
         ("peak memory", f"{wording.size(result.peak_memory_bytes)}: {wording.PEAK}"),
+        *_swallowed(result.swallowed_share),
         ("model", str(folder / "model")),
         ("report", str(page)),
     ]

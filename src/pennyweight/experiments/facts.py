@@ -1,5 +1,6 @@
 """Facts: everything the report says, as plain words and numbers, before it is HTML or Markdown."""
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
@@ -194,7 +195,8 @@ def _written(rows: Sequence[Row]) -> tuple[Written, ...]:
         if name in told or not isinstance(described, dict):
             continue
         recipe = Recipe.from_dict(described)
-        told[name] = Written(name, recipe_grid(recipe), tuple(recipe.notes), _shares(row, recipe), _exceptions(row))
+        shares = (*_shares(row, recipe), *_swallowed([row for row in rows if str(row["recipe"]) == name]))
+        told[name] = Written(name, recipe_grid(recipe), tuple(recipe.notes), shares, _exceptions(row))
     return tuple(told.values())
 
 
@@ -226,6 +228,15 @@ def _shares(row: Row, recipe: Recipe) -> tuple[str, ...]:
     if states:
         said.append(f"keeps {wording.listing(states)}.")
     return tuple(said)
+
+
+def _swallowed(rows: Sequence[Row]) -> list[str]:
+    """What steps on weights without a master lost: a sentence over the runs of one recipe, none where no run tells."""
+    told = [row["swallowed_share"] for row in rows if isinstance(row.get("swallowed_share"), int | float)]
+    if not told:
+        return []
+    mean = math.fsum(told) / len(told)
+    return [f"swallowed, on average over the steps, {mean:.1%} of the numbers that a step should have moved."]
 
 
 def _blocks(row: Row) -> int:

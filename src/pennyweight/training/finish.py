@@ -120,4 +120,5 @@ def _result(
         run=run.to_dict(),
         machine=machine(),
         versions=versions(),
+        swallowed_share=None if progress.swallowed is None else progress.swallowed / progress.step,
     )

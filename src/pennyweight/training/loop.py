@@ -92,6 +92,7 @@ class Loop:
         numbers = {"loss": loss, "learning_rate": lr, "gradient_norm": gradient.norm, "tokens": progress.tokens}
         if (swallowed := training.conversion.swallowed_share) is not None:
             numbers["swallowed_share"] = swallowed
+            progress.swallowed = (progress.swallowed or 0.0) + swallowed
         rate = run.tokens_per_step / seconds
         self.ledger.write(
             "step", progress.step, **numbers, tokens_per_second=round(rate, 1), resident_bytes=resident_bytes()

@@ -36,6 +36,9 @@ class Result:
     run: dict[str, Any]  # the resolved run, `Run.from_dict` reads it
     machine: dict[str, Any]
     versions: dict[str, str]
+    # Of the numbers that a step should have moved, the share whose codes stayed, on average over the steps; None: every
+    # weight has a master
+    swallowed_share: float | None = None
 
     def __repr__(self) -> str:
         """What people ask first, on one line; `to_dict` tells all."""
