@@ -160,3 +160,12 @@ def test_the_conversion_says_so():
     assert "all else that is kept for the backward pass is kept in int8/row" in str(
         built("gpt2", "w8a8g8k8").pennyweight_conversion
     )
+
+
+def test_a_gradient_of_torch_func_is_refused_in_one_sentence_and_leaves_nothing_open() -> None:
+    model = built("gpt2", "penny8k8")
+    embedded = torch.randn(2, 8, 64)
+    with pytest.raises(ValueError, match="^this model writes what autograd saves .* use backward"):
+        torch.func.grad(lambda x: model(inputs_embeds=x).logits.sum())(embedded)
+    assert not model.pennyweight_conversion.saved._here.open
+    assert gradients(model)

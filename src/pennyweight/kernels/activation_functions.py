@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from pennyweight.kernels.compiled import are_loaded
+from pennyweight.kernels.compiled import are_loaded, required
 from pennyweight.kernels.tangents import has_tangent
 
 Function = Literal["silu", "gelu_tanh", "quick_gelu", "gelu"]
@@ -57,11 +57,11 @@ def activation(x: Tensor, function: Function) -> Tensor:
 
     |y - f(x)| <= 1e-6 + (u + 2^-22) |f(x)| with u = 2^-24 in float32, 2^-8 in bfloat16; the slope within 3e-6.
     """
-    return torch.ops.pennyweight.activation(x.contiguous(), FUNCTIONS.index(function))
+    return required("activation").activation(x.contiguous(), FUNCTIONS.index(function))
 
 
 def activation_saving(x: Tensor, function: Function) -> tuple[Tensor, Tensor]:
     """y = f(x) and the codes (uint8) of the slopes f'(x), each of them within 1/400; has a gradient, which keeps the
     codes: a quarter of what float32 holds, half of bfloat16.
     """
-    return torch.ops.pennyweight.activation_saving(x.contiguous(), FUNCTIONS.index(function))
+    return required("activation_saving").activation_saving(x.contiguous(), FUNCTIONS.index(function))

@@ -35,6 +35,13 @@ def operators() -> Any | None:
     return torch.ops.pennyweight if missing() is None else None
 
 
+def required(what: str) -> Any:
+    """The namespace `torch.ops.pennyweight`. Errors: RuntimeError in one sentence where it cannot be had."""
+    if not are_loaded():
+        raise RuntimeError(f"{what} takes Pennyweight's compiled operators, which are not here: {missing()}")
+    return torch.ops.pennyweight
+
+
 @torch.compiler.assume_constant_result
 def are_loaded() -> bool:
     """Whether the operators can be had; a constant to `torch.compile`."""

@@ -42,8 +42,7 @@ def int8_linear(
     read as they are (on a CPU). Relative error of each element of Y against float64 on the same codes: 2^-23 (float32)
     or 2^-8 (bfloat16) of the largest of |Y - b| and |b|.
     """
-    ops = operators.fused(codes.device)
-    assert ops is not None
+    ops = operators.required("int8_linear", codes.device)
     b = None if bias is None else bias.detach().to(torch.float32).contiguous()
     extra = () if weight_scales is None else (weight_scales,)
     return ops.int8_linear(codes, scales.view(-1), weight.detach(), turned, b, dtype, *extra)
@@ -59,7 +58,6 @@ def int8_linear_backward(
     folded in, one scale a column. The sum of G is taken in float32, 64 rows after 64 rows (128 on a GPU).
     dW of a weight that is codes is float32.
     """
-    ops = operators.fused(codes.device)
-    assert ops is not None
+    ops = operators.required("int8_linear_backward", codes.device)
     extra = () if weight_scales is None else (weight_scales,)
     return ops.int8_linear_backward(grad.contiguous(), codes, scales.view(-1), weight.detach(), turned, dtype, *extra)

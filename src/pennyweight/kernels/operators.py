@@ -22,3 +22,12 @@ def fused(device: torch.device) -> Any | None:
 def triton(device: torch.device) -> ModuleType | None:
     """Those of a GPU, which know some more: float8 rows, and rows written turned; None for other devices."""
     return door.operators() if device.type == "cuda" else None
+
+
+def required(what: str, device: torch.device) -> Any:
+    """The same. Errors: RuntimeError in one sentence where there are none."""
+    if device.type == "cpu":
+        return compiled.required(what)
+    if (ops := triton(device)) is None:
+        raise RuntimeError(f"{what} takes Pennyweight's compiled operators, which are not here: {door.obstacle()}")
+    return ops

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from pennyweight.kernels.compiled import operators
+from pennyweight.kernels.compiled import operators, required
 from pennyweight.kernels.tangents import has_tangent
 
 SIZES = (32, 64, 96, 128)  # of a head, that the tiles take
@@ -58,7 +58,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) ->
     norms: of each query its largest q k, not yet scaled, and log2(sum(exp(scale (q k - largest)))).
     causal: query i sees keys 0 .. i; scale above 0 multiplies every score; H / G heads of queries share one of keys.
     """
-    return torch.ops.pennyweight.attention(q, k, v, causal, scale)
+    return required("attention").attention(q, k, v, causal, scale)
 
 
 def attention_backward(
@@ -68,7 +68,7 @@ def attention_backward(
 
     Their shapes are those of q, k and v; in memory all heads of a row lie together, like `out`.
     """
-    grads = torch.ops.pennyweight.attention_backward(_rows(grad), q, k, v, _rows(out), norms, causal, scale)
+    grads = required("attention_backward").attention_backward(_rows(grad), q, k, v, _rows(out), norms, causal, scale)
     dq, dk, dv = (x.transpose(1, 2) for x in grads)
     return dq, dk, dv
 

@@ -41,8 +41,7 @@ def _linear(
     x: Tensor, codes: Tensor, scales: Tensor, weight: Tensor, bias: Tensor | None,
     turned: bool, folded: bool, dtype: torch.dtype, stored: Tensor | None = None, stored_scales: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    fused = operators.fused(codes.device)
-    assert fused is not None
+    fused = operators.required("written_linear", codes.device)
     read, extra = (weight, ()) if stored is None else (stored, (stored_scales,))
     b = None if bias is None else bias.float().contiguous()
     return fused.int8_linear(codes, scales, read, turned, b, dtype, *extra)
@@ -66,8 +65,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     refuse_tangent(grad)
     codes, scales, weight, *extra = ctx.saved_tensors
-    ops, fused = torch.ops.pennyweight, operators.fused(codes.device)
-    assert fused is not None
+    ops, fused = torch.ops.pennyweight, operators.required("written_linear", codes.device)
     grad_x = grad_weight = None
     if ctx.folded:
         grad_x, grad_weight, total = fused.int8_linear_backward(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from pennyweight.kernels import read_rows
+from pennyweight.kernels import is_forward_only, is_transformed, read_rows
 from pennyweight.nn.autocast import without_autocast
 from pennyweight.nn.operands import Raw
 from pennyweight.numerics import Cast, Quantized
@@ -56,6 +56,12 @@ class Saved:
     @torch.compiler.disable
     def begin(self, module: nn.Module, args: Any) -> None:
         """A forward pass of the whole model begins."""
+        if torch.is_grad_enabled() and is_transformed() and not is_forward_only():
+            self._here.open.append(None)  # for `end`
+            raise ValueError(
+                f"this model writes what autograd saves ({self.cast}), which of torch.func only jvp can go through; "
+                "use backward(), or the model before quantize"
+            )
         hooks = saved_tensors_hooks(self.pack, self.unpack) if torch.is_grad_enabled() else None
         if hooks is not None:
             hooks.__enter__()
