@@ -25,9 +25,8 @@ def triton(device: torch.device) -> ModuleType | None:
 
 
 def required(what: str, device: torch.device) -> Any:
-    """The same. Errors: RuntimeError in one sentence where there are none."""
-    if device.type == "cpu":
-        return compiled.required(what)
-    if (ops := triton(device)) is None:
-        raise RuntimeError(f"{what} takes Pennyweight's compiled operators, which are not here: {door.obstacle()}")
+    """Those of `fused`. Errors: RuntimeError in one sentence where there are none."""
+    if (ops := fused(device)) is None:
+        why = compiled.missing() if device.type == "cpu" else door.obstacle()
+        raise RuntimeError(f"{what} takes Pennyweight's compiled operators, which are not here: {why}")
     return ops
