@@ -1,5 +1,7 @@
 """Every instruction set's way of an integer linear layer meets the float64 products of the reference's codes."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, library
@@ -9,29 +11,15 @@ from pennyweight.numerics import cast
 
 SHAPES = [(64, 64, 32), (1, 3, 5), (100, 70, 50), (33, 129, 31), (513, 768, 96), (300, 257, 600)]
 INT8 = cast("int8/row")
+Case = Callable[[tuple[int, int, int], torch.dtype], tuple[Tensor, Tensor, Tensor, Tensor]]
+Products = Callable[[Tensor, Tensor, Tensor, Tensor], list[Tensor]]
 
 pytestmark = pytest.mark.skipif(compiled.missing() is not None, reason=str(compiled.missing()))
 
 
-def decoded(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The codes of rows and their scales as the reference writes them, in float64."""
-    written = INT8.write(x)
-    return written.codes.double(), written.scales.double()
-
-
-def case(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x [T, I], w [O, I], b [O], g [T, O], each with a row or column of zeros."""
-    rows, inputs, outputs = shape
-    sizes = ((rows, inputs), (outputs, inputs), (outputs,), (rows, outputs))
-    generator = torch.Generator().manual_seed(rows)
-    x, w, b, g = (torch.randn(*size, generator=generator) for size in sizes)
-    x[rows // 2], w[outputs // 3], g[:, outputs // 2] = 0, 0, 0
-    return x.to(dtype), w, b, g.to(dtype)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("fold", [False, True])
-def test_rows_are_the_reference_codes_bit_for_bit(door: str, dtype: torch.dtype, fold: bool) -> None:
+def test_rows_are_the_reference_codes_bit_for_bit(door: str, dtype: torch.dtype, fold: bool, case: Case) -> None:
     for shape in SHAPES:
         x = case(shape, dtype)[0]
         factor = torch.rand(x.shape[1]) + 0.1 if fold else None
@@ -61,29 +49,24 @@ def test_a_row_that_is_not_finite_has_a_scale_of_nan(door: str, bad: float, colu
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_three_products_are_those_of_the_reference_codes(door: str, turned: bool, dtype: torch.dtype) -> None:
+def test_the_three_products_are_those_of_the_reference_codes(
+    door: str, turned: bool, dtype: torch.dtype, case: Case, three_products: Products
+) -> None:
     for shape in SHAPES:
         x, w, b, g = case(shape, dtype)
         weight = w.T.contiguous() if turned else w
-        x_codes, x_scales = decoded(x)
-        w_codes, w_scales = decoded(w)
-        rows, row_scales = decoded(g.float() * w_scales.T.float())
-        columns, column_scales = decoded((g.float() * x_scales.float()).T)
-
         codes, scales = torch.ops.pennyweight.write_rows(x, None)
         y = integer_linear.int8_linear(codes, scales, weight, b, turned=turned, dtype=torch.float32)
         grad_x, grad_w, total = integer_linear.int8_linear_backward(
             g, codes, scales, weight, turned=turned, dtype=torch.float32
         )
 
-        torch.testing.assert_close(y.double(), (x_codes * x_scales) @ (w_codes * w_scales).T + b, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(grad_x.double(), (rows @ w_codes) * row_scales, rtol=1e-5, atol=1e-5)
-        wanted = (columns @ x_codes) * column_scales
-        torch.testing.assert_close(grad_w.double(), wanted.T if turned else wanted, rtol=1e-5, atol=1e-5)
+        for got, right in zip((y, grad_x, grad_w.T if turned else grad_w), three_products(x, w, b, g), strict=True):
+            torch.testing.assert_close(got.double(), right, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(total.double(), g.double().sum(0), rtol=1e-5, atol=1e-4)
 
 
-def test_every_door_gives_the_same_bits(doors: tuple[str, ...]) -> None:
+def test_every_door_gives_the_same_bits(doors: tuple[str, ...], case: Case) -> None:
     ops = torch.ops.pennyweight
     usual, results = ops.door_name(), []
     x, w, b, g = case((130, 200, 90), torch.bfloat16)
@@ -99,7 +82,7 @@ def test_every_door_gives_the_same_bits(doors: tuple[str, ...]) -> None:
         assert all(torch.equal(mine, its) for mine, its in zip(tensors, first[1:], strict=True))
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
+def test_the_number_of_threads_changes_no_bit(case: Case) -> None:
     ops = torch.ops.pennyweight
     x, w, _, g = case((700, 96, 160), torch.bfloat16)
     codes, scales = ops.write_rows(x, None)
@@ -111,7 +94,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     assert all(torch.equal(a, b) for result in results for a, b in zip(result, results[0], strict=True))
 
 
-def test_operators_pass_torchs_own_checks() -> None:
+def test_operators_pass_torchs_own_checks(case: Case) -> None:
     x, w, b, g = case((9, 12, 7), torch.float32)
     codes, scales = torch.ops.pennyweight.write_rows(x, None)
     ops = torch.ops.pennyweight
@@ -126,7 +109,7 @@ def test_operators_pass_torchs_own_checks() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_weight_given_as_codes_is_the_weight_written_on_the_way(door: str, turned: bool) -> None:
+def test_a_weight_given_as_codes_is_the_weight_written_on_the_way(door: str, turned: bool, case: Case) -> None:
     for shape in SHAPES:
         x, w, b, g = case(shape, torch.float32)
         rows, weight = INT8.write(x), INT8.write(w)
@@ -143,7 +126,7 @@ def test_a_weight_given_as_codes_is_the_weight_written_on_the_way(door: str, tur
             assert all(torch.equal(one, other) for one, other in zip(expected, (y, *back), strict=True))
 
 
-def test_a_gradient_has_no_derivative() -> None:
+def test_a_gradient_has_no_derivative(case: Case) -> None:
     x, w, _, g = case((9, 12, 7), torch.float32)
     codes, scales = torch.ops.pennyweight.write_rows(x, None)
     g.requires_grad_()

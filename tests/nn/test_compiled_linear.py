@@ -1,5 +1,6 @@
 """A layer computed by the compiled operators is the layer that PyTorch's own operators compute on the same codes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,19 +14,9 @@ from pennyweight.nn import quantize
 
 pytestmark = pytest.mark.skipif(compiled.missing() is not None, reason=str(compiled.missing()))
 
+Results = Callable[..., list[Tensor]]
+Agree = Callable[[list[Tensor], list[Tensor], float], None]
 RECIPES = ["w8a8g8", "penny8", "w8a8"]
-
-
-def results(model: nn.Module, x: Tensor, autocast: bool) -> list[Tensor]:
-    """Output, gradient of the input and of every parameter."""
-    x = x.clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        y = model(x)
-    (y.float() ** 2).sum().backward()
-    gradients = [parameter.grad for parameter in model.parameters()]
-    model.zero_grad()
-    assert x.grad is not None
-    return [y.detach(), x.grad, *(gradient for gradient in gradients if gradient is not None)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -33,22 +24,24 @@ def results(model: nn.Module, x: Tensor, autocast: bool) -> list[Tensor]:
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("shape", [(70, 40), (2, 33, 40), (1, 40), (5, 8, 2, 40)])
 def test_both_ways_agree(
-    recipe: str, kind: str, autocast: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    recipe: str,
+    kind: str,
+    autocast: bool,
+    shape: tuple[int, ...],
+    results: Results,
+    agree: Agree,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     layer = Conv1D(24, 40) if kind == "conv1d" else nn.Linear(40, 24, bias=kind == "linear")
     model = nn.Sequential(layer)
     quantize(model, recipe)
     x = torch.randn(shape)
-    fast = results(model, x, autocast)
+    fast = results(model, x, autocast=autocast)
     monkeypatch.setattr(compiled, "missing", lambda: "hidden by a test")
-    slow = results(model, x, autocast)
+    slow = results(model, x, autocast=autocast)
     tolerance = 2e-2 if autocast else 1e-5  # bfloat16 outputs may differ by one rounding, and what follows with them
-    for one, other in zip(fast, slow, strict=True):
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(
-            one.float(), other.float(), rtol=tolerance, atol=tolerance * float(other.abs().max())
-        )
+    agree(fast, slow, tolerance)
 
 
 class Seen(TorchDispatchMode):
@@ -74,7 +67,7 @@ class Seen(TorchDispatchMode):
         ("w4a4", []),
     ],
 )
-def test_only_plain_int8_rows_take_the_compiled_way(recipe: str, names: list[str]) -> None:
+def test_only_plain_int8_rows_take_the_compiled_way(recipe: str, names: list[str], results: Results) -> None:
     model = nn.Sequential(nn.Linear(64, 64))
     quantize(model, recipe)
     with Seen() as seen:

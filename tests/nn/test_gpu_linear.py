@@ -1,5 +1,7 @@
 """A layer that takes the GPU's operators computes what PyTorch's own operators compute on the same codes."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,25 +15,17 @@ pytestmark = pytest.mark.skipif(door.obstacle() is not None, reason=str(door.obs
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def results(model: nn.Module, x: Tensor, *, autocast: bool) -> list[Tensor]:
-    """Output, gradient of the input and of every parameter."""
-    x = x.clone().requires_grad_()
-    with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
-        y = model(x)
-    (y.float() ** 2).sum().backward()
-    gradients = [parameter.grad for parameter in model.parameters()]
-    model.zero_grad()
-    assert x.grad is not None
-    return [y.detach(), x.grad, *(gradient for gradient in gradients if gradient is not None)]
-
-
+Results = Callable[..., list[Tensor]]
+Agree = Callable[[list[Tensor], list[Tensor], float], None]
 WAYS = {"w8a8g8": {"write_rows", "int8_linear", "int8_linear_backward"}, "w8a8": {"write_rows", "int8_linear"}}
 
 
 @pytest.mark.parametrize("recipe", WAYS)
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_both_ways_agree(recipe: str, kind: str, autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_agree(
+    recipe: str, kind: str, autocast: bool, results: Results, agree: Agree, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(Conv1D(24, 40) if kind == "conv1d" else nn.Linear(40, 24)).to(DEVICE)
     quantize(model, recipe)
@@ -54,8 +48,4 @@ def test_both_ways_agree(recipe: str, kind: str, autocast: bool, monkeypatch: py
     slow = results(model, x, autocast=autocast)
     # bfloat16 outputs may differ by one rounding (the interpreter cuts off instead), and what follows with them
     tolerance = 4e-2 if autocast else 1e-5
-    for one, other in zip(fast, slow, strict=True):
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(
-            one.float(), other.float(), rtol=tolerance, atol=tolerance * float(other.abs().max())
-        )
+    agree(fast, slow, tolerance)

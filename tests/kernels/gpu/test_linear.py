@@ -1,31 +1,15 @@
 """The products of a linear layer in Triton meet the float64 products of the reference's codes."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, library
 
-from pennyweight.numerics import cast
-
 SHAPES = [(1, 3, 5), (140, 70, 33)]
-INT8 = cast("int8/row")
-
-
-def decoded(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The codes of rows and their scales as the reference writes them, in float64."""
-    written = INT8.write(x)
-    return written.codes.double(), written.scales.double()
-
-
-def case(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """x [T, I], w [O, I], b [O], g [T, O], each with a row or column of zeros."""
-    rows, inputs, outputs = shape
-    sizes = ((rows, inputs), (outputs, inputs), (outputs,), (rows, outputs))
-    generator = torch.Generator().manual_seed(rows)
-    x, w, b, g = (torch.randn(*size, generator=generator) for size in sizes)
-    x[rows // 2], w[outputs // 3], g[:, outputs // 2] = 0, 0, 0
-    return x.to(dtype), w, b, g.to(dtype)
+Case = Callable[[tuple[int, int, int], torch.dtype], tuple[Tensor, Tensor, Tensor, Tensor]]
+Products = Callable[[Tensor, Tensor, Tensor, Tensor], list[Tensor]]
 
 
 @pytest.fixture(params=["large tiles", "small tiles"])
@@ -37,22 +21,17 @@ def tiles(request: pytest.FixtureRequest, ops: ModuleType, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("turned", [False, True])
-def test_the_three_products_are_those_of_the_reference_codes(ops: ModuleType, device: str, turned: bool) -> None:
+def test_the_three_products_are_those_of_the_reference_codes(
+    ops: ModuleType, device: str, turned: bool, case: Case, three_products: Products
+) -> None:
     for shape in SHAPES:
         x, w, b, g = case(shape, torch.float32)
-        x_codes, x_scales = decoded(x)
-        w_codes, w_scales = decoded(w)
-        rows, row_scales = decoded(g * w_scales.T.float())
-        columns, column_scales = decoded((g * x_scales.float()).T)
-
         weight = (w.T if turned else w).contiguous().to(device)
         codes, scales = ops.write_rows(x.to(device), None)
         y = ops.int8_linear(codes, scales, weight, turned, b.to(device), torch.float32)
         grad_x, grad_w, total = ops.int8_linear_backward(g.to(device), codes, scales, weight, turned, torch.float32)
 
-        wanted = [(x_codes * x_scales) @ (w_codes * w_scales).T + b, (rows @ w_codes) * row_scales]
-        wanted += [((columns @ x_codes) * column_scales).T if turned else (columns @ x_codes) * column_scales]
-        for got, right in zip((y, grad_x, grad_w), wanted, strict=True):
+        for got, right in zip((y, grad_x, grad_w.T if turned else grad_w), three_products(x, w, b, g), strict=True):
             # 1e-6: the sum becomes a float32 and is multiplied, multiplied and added to
             torch.testing.assert_close(got.cpu().double(), right, rtol=1e-6, atol=1e-6 * float(right.abs().max()))
         torch.testing.assert_close(total.cpu().double(), g.double().sum(0), rtol=1e-5, atol=1e-4)
@@ -70,7 +49,7 @@ def test_long_sums_stay_exact_in_int32(ops: ModuleType, device: str) -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_results_in_bfloat16_are_the_float32_ones_rounded(ops: ModuleType, device: str, bias: bool) -> None:
+def test_results_in_bfloat16_are_the_float32_ones_rounded(ops: ModuleType, device: str, bias: bool, case: Case) -> None:
     x, w, b, g = (tensor.to(device) for tensor in case((20, 24, 16), torch.bfloat16))
     codes, scales = ops.write_rows(x, None)
     add = b if bias else None
@@ -87,7 +66,7 @@ def test_results_in_bfloat16_are_the_float32_ones_rounded(ops: ModuleType, devic
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_operators_pass_torchs_own_checks(ops: ModuleType, device: str, turned: bool) -> None:
+def test_operators_pass_torchs_own_checks(ops: ModuleType, device: str, turned: bool, case: Case) -> None:
     x, w, b, g = (tensor.to(device) for tensor in case((9, 12, 7), torch.float32))
     w = w.T.contiguous() if turned else w
     codes, scales = ops.write_rows(x, None)
