@@ -127,3 +127,18 @@ def test_a_backward_pass_of_tangents_is_refused() -> None:
         y = model(forward_ad.make_dual(x, along))
         with pytest.raises(RuntimeError, match="have no tangents, so there is no forward-mode differentiation"):
             y.square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's, tracing
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_traced_model_gives_tangents_too_whatever_it_was_called_with_before(grad: bool) -> None:
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(IN, OUT), nn.GELU(), nn.Linear(OUT, IN))
+    quantize(model, "w8a8g8")
+    whole = torch.compile(model, backend="eager")  # inductor's own code gives no tangents
+    x, along = normal(8, IN), normal(8, IN, seed=1)
+    with torch.set_grad_enabled(grad):
+        before = whole(x)
+        for one, other in zip(dual(whole, x, along), dual(model, x, along), strict=True):
+            assert torch.equal(one, other)
+        assert torch.equal(whole(x), before)

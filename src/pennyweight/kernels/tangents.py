@@ -9,9 +9,12 @@ from torch.autograd import forward_ad
 
 
 def has_tangent(*tensors: Tensor | None) -> bool:
-    """Whether forward-mode differentiation (torch.func.jvp, torch.autograd.forward_ad) runs through any of these."""
+    """Whether forward-mode differentiation (torch.func.jvp, torch.autograd.forward_ad) runs through any of these.
+
+    While a model is compiled: whether it runs at all. What is compiled is then compiled anew where that changes.
+    """
     if torch.compiler.is_compiling():
-        return False
+        return getattr(forward_ad, "_current_level", -1) >= 0
     return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 

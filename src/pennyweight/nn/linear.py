@@ -161,6 +161,8 @@ def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turn
     matrix = weight.T if turned else weight  # [O, I]
     dtype = _result_dtype(layer, x, matrix)
     compiling = torch.compiler.is_compiling()
+    if compiling and has_tangent():
+        return _uncompiled(layer, x, weight, bias, turned=turned)
     if not compiling and layer.shared.activations and is_transformed() and not is_forward_only():
         raise ValueError(
             f"layer {layer.name} is written by a function of autograd, which of torch.func only jvp can transform; use "
@@ -245,6 +247,9 @@ def _with_tangents(
 
 
 _outside: Callable[..., Tensor] = torch.compiler.disable(_in_pieces)  # type: ignore[assignment]  # a compiled model breaks its graph here
+
+
+_uncompiled: Callable[..., Tensor] = torch.compiler.disable(linear)  # type: ignore[assignment]  # and here
 
 
 @dataclass(frozen=True)
