@@ -8,24 +8,12 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pennyweight.kernels import compiled
 from pennyweight.nn import compile_blocks, quantize
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's, tracing
 TOKENS = torch.randint(0, 61, (2, 17), generator=torch.Generator().manual_seed(0))
-
-
-def gpt2() -> nn.Module:
-    sizes = {"n_layer": 10, "n_embd": 64, "n_head": 2, "vocab_size": 61, "n_positions": 32}
-    ends = {"bos_token_id": 0, "eos_token_id": 0}
-    return GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **sizes, **ends))
-
-
-def llama() -> nn.Module:
-    sizes = {"num_hidden_layers": 10, "hidden_size": 64, "intermediate_size": 48, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=61, max_position_embeddings=32))
 
 
 def step(model: nn.Module) -> Tensor:
@@ -37,9 +25,9 @@ def step(model: nn.Module) -> Tensor:
 
 
 @pytest.mark.skipif(compiled.missing() is not None, reason=str(compiled.missing()))
-@pytest.mark.parametrize("build", [gpt2, llama])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_ten_blocks_are_one_graph_and_train_like_the_eager_ones(
-    build: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+    family: str, small_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch._dynamo.reset()
     graphs = []
@@ -51,7 +39,7 @@ def test_ten_blocks_are_one_graph_and_train_like_the_eager_ones(
     whole = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda block, **how: whole(block, **how, backend=backend, fullgraph=True))
     torch.manual_seed(0)
-    model = build().train()
+    model = small_model(family, blocks=10, width=64).train()
     quantize(model, "penny8")
     other = deepcopy(model)
     assert compile_blocks(other) == 10
@@ -65,9 +53,11 @@ def test_ten_blocks_are_one_graph_and_train_like_the_eager_ones(
     assert other.pennyweight_conversion.counter.micro_batch == 1  # type: ignore[union-attr]
 
 
-def test_models_without_blocks_and_machines_without_a_compiler_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_without_blocks_and_machines_without_a_compiler_are_refused(
+    small_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match="Sequential has no list of them"):
         compile_blocks(nn.Sequential(nn.Linear(3, 3)))
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ValueError, match="there is no 'no-such-compiler' here"):
-        compile_blocks(llama())
+        compile_blocks(small_model("llama", blocks=1, width=64))

@@ -11,7 +11,6 @@ from torch import Tensor, fx, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pennyweight.kernels import compiled
 from pennyweight.nn import before_head, plain_head, quantize
@@ -21,15 +20,7 @@ here = pytest.mark.skipif(compiled.missing() is not None, reason=str(compiled.mi
 TOKENS = torch.randint(0, 61, (2, 17), generator=torch.Generator().manual_seed(0))
 
 
-def gpt2() -> nn.Module:
-    sizes = {"n_layer": 2, "n_embd": 32, "n_head": 2, "vocab_size": 61, "n_positions": 32}
-    ends = {"bos_token_id": 0, "eos_token_id": 0}
-    return GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **sizes, **ends))
-
-
-def llama() -> nn.Module:
-    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=61, max_position_embeddings=32))
+Made = Callable[[str, str], nn.Module]
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +28,17 @@ def fresh() -> None:
     torch._dynamo.reset()
 
 
-def made(build: Callable[[], nn.Module], recipe: str) -> nn.Module:
-    torch.manual_seed(0)
-    model = build().train()
-    quantize(model, recipe)
-    return model
+@pytest.fixture
+def made(small_model: Callable[..., nn.Module]) -> Made:
+    """A small model of a family, converted by a recipe, always the same."""
+
+    def quantized(family: str, recipe: str) -> nn.Module:
+        torch.manual_seed(0)
+        model = small_model(family, blocks=2, width=32).train()
+        quantize(model, recipe)
+        return model
+
+    return quantized
 
 
 def losses(model: Callable[..., Any], steps: int = 2, autocast: bool = True) -> list[Tensor]:
@@ -67,17 +64,19 @@ def meet(model: nn.Module, other: nn.Module) -> None:
 
 @here
 @pytest.mark.parametrize(
-    ("build", "recipe", "autocast"),
+    ("family", "recipe", "autocast"),
     [
-        (gpt2, "penny8", True),
-        (gpt2, "w8a8", False),
-        (llama, "w8a8", True),
-        (llama, "w8a8g8", False),
-        (gpt2, "penny8-nomaster", True),
+        ("gpt2", "penny8", True),
+        ("gpt2", "w8a8", False),
+        ("llama", "w8a8", True),
+        ("llama", "w8a8g8", False),
+        ("gpt2", "penny8-nomaster", True),
     ],
 )
-def test_one_graph_trains_like_the_eager_model_bit_for_bit(build: Any, recipe: str, autocast: bool) -> None:
-    model = made(build, recipe)
+def test_one_graph_trains_like_the_eager_model_bit_for_bit(
+    family: str, recipe: str, autocast: bool, made: Made
+) -> None:
+    model = made(family, recipe)
     other = deepcopy(model)
     whole = torch.compile(other, backend="aot_eager", fullgraph=True)
     assert losses(whole, autocast=autocast) == losses(model, autocast=autocast)
@@ -86,8 +85,8 @@ def test_one_graph_trains_like_the_eager_model_bit_for_bit(build: Any, recipe: s
 
 
 @here
-def test_a_model_inside_of_what_is_compiled_counts_its_passes_too() -> None:
-    model = made(llama, "penny8")
+def test_a_model_inside_of_what_is_compiled_counts_its_passes_too(made: Made) -> None:
+    model = made("llama", "penny8")
     other = deepcopy(model)
 
     def call(**inputs: Any) -> Any:
@@ -98,14 +97,14 @@ def test_a_model_inside_of_what_is_compiled_counts_its_passes_too() -> None:
 
 
 @here
-def test_the_compiler_writes_an_input_once_for_all_layers_it_feeds() -> None:
+def test_the_compiler_writes_an_input_once_for_all_layers_it_feeds(made: Made) -> None:
     written = []
 
     def look(graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         written.append(sum("write_rows" in str(node.target) for node in graph.graph.nodes))
         return make_boxed_func(graph.forward)
 
-    model = made(llama, "w8a8g8")
+    model = made("llama", "w8a8g8")
     backend = aot_autograd(fw_compiler=look, partition_fn=min_cut_rematerialization_partition)  # inductor's own
     losses(torch.compile(model, backend=backend, fullgraph=True), 1)
     assert max(written) == 2 * 4  # in each block: q k v; o; gate up; down
@@ -114,9 +113,9 @@ def test_the_compiler_writes_an_input_once_for_all_layers_it_feeds() -> None:
 @here
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, while it imports its compiler
-@pytest.mark.parametrize("build", [gpt2, llama])
-def test_inductor_agrees_to_rounding(build: Any) -> None:
-    model = made(build, "penny8")
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_inductor_agrees_to_rounding(family: str, made: Made) -> None:
+    model = made(family, "penny8")
     other = deepcopy(model)
     whole = torch.compile(other, fullgraph=True)
     torch.testing.assert_close(losses(whole, autocast=False), losses(model, autocast=False), rtol=1e-5, atol=1e-5)
@@ -129,11 +128,11 @@ def test_inductor_agrees_to_rounding(build: Any) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("recipe", ["w8a8g8", "w8a8g8s", "w4a4"])
 def test_without_the_operators_or_with_other_casts_the_graph_breaks_and_nothing_else(
-    recipe: str, monkeypatch: pytest.MonkeyPatch
+    recipe: str, monkeypatch: pytest.MonkeyPatch, made: Made
 ) -> None:
     if recipe == "w8a8g8":
         monkeypatch.setattr(compiled, "missing", lambda: "hidden by a test")
-    model = made(llama, recipe)
+    model = made("llama", recipe)
     other = deepcopy(model)
     assert losses(torch.compile(other, backend="eager")) == losses(model)
     meet(model, other)
@@ -164,9 +163,9 @@ def test_a_compiled_pass_that_is_recomputed_counts_once() -> None:
 
 
 @here
-@pytest.mark.parametrize("build", [gpt2, llama])
-def test_the_head_of_a_compiled_model_opens_and_the_model_stays_compiled(build: Any) -> None:
-    model, graphs = made(build, "penny8"), []
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_head_of_a_compiled_model_opens_and_the_model_stays_compiled(family: str, made: Made) -> None:
+    model, graphs = made(family, "penny8"), []
 
     def count(graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         graphs.append(graph)
