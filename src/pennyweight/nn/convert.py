@@ -11,7 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from pennyweight.nn.activation_functions import replace_activation_functions
 from pennyweight.nn.attention import faster_attention
-from pennyweight.nn.linear import Layer, WrittenConv1D, WrittenLinear
+from pennyweight.nn.layer import Layer
+from pennyweight.nn.linear import WrittenConv1D, WrittenLinear
 from pennyweight.nn.passes import MicroBatches
 from pennyweight.nn.plain import save_plain
 from pennyweight.nn.saved import Saved
