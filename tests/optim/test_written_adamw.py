@@ -1,6 +1,8 @@
 """The compiled AdamW step on 8-bit moments meets the readable one: the same noise, codes, weights and scales."""
 
 import math
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, library
 
 from pennyweight.kernels import compiled, steps_at_once
 from pennyweight.optim.notation import moment
-from pennyweight.optim.update import Hyper, Plan, update, update_
+from pennyweight.optim.update import Hyper, Part, Plan, update, update_, update_all_
 
 pytestmark = pytest.mark.skipif(
     compiled.missing() is not None or not torch.ops.pennyweight.has_adamw(), reason="no compiled AdamW on this machine"
@@ -114,6 +116,48 @@ def test_zeros_among_the_second_moments_take_the_smallest_code(monkeypatch: pyte
     _, fast = trained(how, weights, [gradient], monkeypatch, fast=True)
     assert fast["v.codes"].view(-1)[::7].max() == 0
     assert fast["v.extra"][0] < 2  # octaves: log2 of the largest square of a block over its smallest positive one
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_many_tensors_in_one_call_step_as_each_one_by_itself(rounding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, kinds = (5000, 1, 300, 4096, 100_000), (torch.float32, torch.bfloat16)
+    singles, parts = [], []
+    for number, size in enumerate(sizes):
+        how = replace(plan(rounding, lr=10.0**-number), keys={"m": number, "v": (1 << 64) - 1 - number})
+        weights, gradient = torch.randn(size), some_gradients(size, 1, kinds[number % 2])[0]
+        state, step = how.nothing(weights), number + 1
+        singles.append(update(weights, gradient, state, step, how))
+        parts.append(Part(weights, gradient, state, step, how, (size,)))
+    other = Part(torch.randn(64), torch.randn(64), {"m": torch.zeros(64), "v": torch.zeros(64)}, 1, Plan(), (64,))
+    singles.append(update(other.weights, other.gradient, other.state, 1, Plan()))
+    calls: list[tuple] = []
+    module = sys.modules["pennyweight.optim.update"]  # of the same name as the function
+    monkeypatch.setattr(module, "adamw_step", lambda *given, **named: calls.append(given))
+    for threads in (3, 1):  # a second call would step again: copies
+        torch.set_num_threads(threads)
+        copies = [
+            replace(part, weights=part.weights.clone(), state={k: t.clone() for k, t in part.state.items()})
+            for part in [*parts, other]
+        ]
+        update_all_(copies)
+        for copy, (weights, state) in zip(copies, singles, strict=True):
+            assert torch.equal(copy.weights, weights)
+            assert all(torch.equal(copy.state[name], state[name]) for name in state)
+    assert not calls
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_the_operator_on_many_tensors_is_what_pytorch_asks_of_it(rounding: str) -> None:
+    how, noisy = plan(rounding), rounding == "stochastic"
+    weights, gradients = [torch.randn(300), torch.randn(64)], [torch.randn(300), torch.randn(64)]
+    states = [how.nothing(one) for one in weights]
+    lists = [[state[part] for state in states] for part in ("m.codes", "m.scales", "v.codes", "v.scales", "v.extra")]
+    scalars = [1.0, 0.1, 0.95, 0.05, 1.0, 1e-3, 1e-8, 40.0] * 2
+    keys = ([17, 1], [-5, 2]) if noisy else ([], [])
+    library.opcheck(
+        torch.ops.pennyweight.adamw_steps.default,
+        (weights, gradients, *lists[:2], 128, *lists[2:], 256, scalars, *keys),
+    )
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])

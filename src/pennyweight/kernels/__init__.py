@@ -40,6 +40,7 @@ from pennyweight.kernels.writes import read_rows as read_rows
 from pennyweight.kernels.writes import write_rows as write_rows
 from pennyweight.kernels.written_adamw import adamw_step as adamw_step
 from pennyweight.kernels.written_adamw import adamw_step_on_codes as adamw_step_on_codes
+from pennyweight.kernels.written_adamw import adamw_steps as adamw_steps
 from pennyweight.kernels.written_adamw import rewrites_at_once as rewrites_at_once
 from pennyweight.kernels.written_adamw import steps_at_once as steps_at_once
 from pennyweight.kernels.written_linear import written_linear as written_linear

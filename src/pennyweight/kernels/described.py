@@ -17,6 +17,7 @@ def describe() -> None:
     _activation_functions()
     _attention()
     library.register_fake("pennyweight::adamw_step", lambda *arguments: None)
+    library.register_fake("pennyweight::adamw_steps", lambda *arguments: None)
     library.register_fake("pennyweight::adamw_step_on_codes", _counts)
 
 

@@ -10,7 +10,7 @@ A weight without a master copy (`numerics.Stored`) is read from its codes, moved
 chunk at a time: there the reference is `Stored.rewrite` of what the step makes of `Stored.values()`, bit for bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from pennyweight.numerics.companding import LogRange
 LARGEST_BLOCK = 2048  # kLargestBlock of cpu/moments.h
 LARGEST_OCTAVES = 40.0  # of a block of v: a step of more than 0.16 octaves would want a longer series for its noise
 MOST_CODES = 1 << 32  # of a weight: their noise is counted in 32 bits
+NUMBERS = ("decay", "rise_m", "keep_v", "rise_v", "correction", "size", "eps")  # of a step, as the operators want them
+PARTS = ("m.codes", "m.scales", "v.codes", "v.scales", "v.extra")  # of the stored moments
 UNIT = 32  # elements whose noise is made at once: blocks and slices begin at a multiple of it
 
 
@@ -92,6 +94,31 @@ def adamw_step(
     scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps]
     ops.adamw_step(weights, gradient, *_moments(state, m, v, scalars), _key(m, keys, "m"), _key(v, keys, "v"), start)
     increment_version(weights)  # what an operator writes in place, autograd does not notice by itself
+
+
+def adamw_steps(
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    states: Sequence[Mapping[str, Tensor]],
+    numbers: Sequence[Mapping[str, float]],
+    keys: Sequence[Mapping[str, int]],
+    *,
+    m: Cast,
+    v: Cast,
+) -> None:
+    """`adamw_step` on many whole parameters on a CPU in one call, each with its own numbers and keys; the same bits.
+
+    Between two calls the processor's caches forget what leads to the next one, and threads wait for the last task.
+    """
+    assert isinstance(v.format, LogRange)
+    columns = [[state[part] for state in states] for part in PARTS]
+    steps = [number for one in numbers for number in (*(one[name] for name in NUMBERS), v.format.octaves)]
+    noisy = m.stochastic
+    torch.ops.pennyweight.adamw_steps(
+        weights, gradients, *columns[:2], m.scale.block, *columns[2:], v.scale.block, steps,
+        [_key(m, one, "m") for one in keys] if noisy else [], [_key(v, one, "v") for one in keys] if noisy else [],
+    )  # fmt: skip
+    increment_version(weights)
 
 
 def adamw_step_on_codes(

@@ -12,7 +12,7 @@ from pennyweight.optim.finiteness import finite
 from pennyweight.optim.moments import Moment, is_written
 from pennyweight.optim.notation import moment, weight_cast
 from pennyweight.optim.rewriting import rewritten
-from pennyweight.optim.update import Hyper, Plan, update_, update_stored_
+from pennyweight.optim.update import Hyper, Part, Plan, update_, update_all_, update_stored_
 from pennyweight.recipes import FEWEST_WRITTEN
 from pennyweight.spelling import check_kind, nearest
 
@@ -92,10 +92,12 @@ class AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         skipped = self._nonfinite()
+        parts: list[Part] = []
         for _, parameter, plan in self.plans():
             taken = self._under_way is not None and id(parameter) not in self._under_way
             if parameter.grad is not None and id(parameter) not in skipped and not taken:
-                self._update(parameter, plan)
+                parts += self._part(parameter, plan)
+        update_all_(parts)
         for counter in self.counters():
             counter.advance()
         self._record_counters()
@@ -123,7 +125,7 @@ class AdamW(torch.optim.Optimizer):
         skipped = self._nonfinite(only=parameter)
         _, plan = self._under_way.pop(id(parameter))
         if id(parameter) not in skipped:
-            self._update(parameter, plan)
+            update_all_(self._part(parameter, plan))
 
     def counters(self) -> list[Counter]:
         """The distinct noise counters of the parameters, in the order of the groups."""
@@ -196,21 +198,24 @@ class AdamW(torch.optim.Optimizer):
                 self.state[parameter] = _rewritten(stored, group["header"], parameter, group, strict=False)
         group["header"] = headers
 
-    def _update(self, parameter: Tensor, plan: Plan) -> None:
+    def _part(self, parameter: Tensor, plan: Plan) -> list[Part]:
+        """What is to be updated for the step that begins here; nothing where it is done at once."""
         state = self.state[parameter]
         if not state:
             state.update(plan.nothing(parameter))
         state["step"] += 1
-        gradient, step = parameter.grad, int(state["step"])
+        gradient, step, shape = parameter.grad, int(state["step"]), tuple(parameter.shape)
         assert gradient is not None
         if (stored := stored_of(parameter)) is not None:
             update_stored_(stored, gradient, state, step, plan)
-            return
+            return []
+        flat = gradient.contiguous().view(-1)
+        if parameter.is_contiguous():
+            return [Part(parameter.view(-1), flat, state, step, plan, shape)]
         weights = parameter.contiguous()
-        shape = tuple(parameter.shape)
-        update_(weights.view(-1), gradient.contiguous().view(-1), state, step, plan, shape=shape)
-        if not parameter.is_contiguous():
-            parameter.copy_(weights)
+        update_(weights.view(-1), flat, state, step, plan, shape=shape)
+        parameter.copy_(weights)
+        return []
 
     def _nonfinite(self, only: Tensor | None = None) -> set[int]:
         """The parameters whose step is skipped for a NaN or an infinity in the gradient; raises if it may not be."""

@@ -5,13 +5,13 @@ elements after the other, so that every temporary stays in the processor's cache
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from pennyweight.kernels import adamw_step, adamw_step_on_codes, rewrites_at_once, steps_at_once
+from pennyweight.kernels import adamw_step, adamw_step_on_codes, adamw_steps, rewrites_at_once, steps_at_once
 from pennyweight.numerics import Cast, Stored
 from pennyweight.optim.moments import Moment
 
@@ -129,6 +129,40 @@ def update_(
             work = cast(rows, keys.get("weights"), start + a).view(-1)
         if work.data_ptr() != w.data_ptr():
             w.copy_(work)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What `update_` is told of one whole parameter, weights and gradient flat."""
+
+    weights: Tensor
+    gradient: Tensor
+    state: Mapping[str, Tensor]
+    step: int
+    plan: Plan
+    shape: tuple[int, ...]
+
+
+def update_all_(parts: Sequence[Part]) -> None:
+    """`update_` of every part, bit for bit; on a CPU those that the compiled step knows are stepped in one call."""
+    together: dict[tuple[Cast, Cast], list[Part]] = {}
+    for part in parts:
+        m, v = part.plan.m.cast, part.plan.v.cast
+        here = part.plan.cast is None and part.weights.device.type == "cpu"
+        if m and v and here and steps_at_once(m, v, part.weights, part.gradient):
+            together.setdefault((m, v), []).append(part)
+        else:
+            update_(part.weights, part.gradient, part.state, part.step, part.plan, shape=part.shape)
+    for (m, v), some in together.items():
+        adamw_steps(
+            [part.weights for part in some],
+            [part.gradient for part in some],
+            [part.state for part in some],
+            [Step.at(part.step, part.plan.hyper).numbers() for part in some],
+            [part.plan.keys for part in some],
+            m=m,
+            v=v,
+        )
 
 
 def update_stored_(stored: Stored, gradient: Tensor, state: Mapping[str, Tensor], step: int, plan: Plan) -> None:

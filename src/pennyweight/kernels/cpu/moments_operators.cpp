@@ -58,17 +58,54 @@ int64_t task_of(int64_t size, int64_t unit) {
   return blocks(std::clamp<int64_t>(fair, 4096, kMomentsTask), unit) * unit;
 }
 
+// One slice's share of a call, from its task `first` on.
+struct Part {
+  Slice slice;
+  Step step;
+  int64_t task_size, first;
+};
+
+// Steps all slices, each in tasks of its own; the threads take them from all slices as from one.
+void step_all(std::vector<Part>& parts) {
+  int64_t tasks = 0;
+  for (Part& part : parts) {
+    part.task_size = task_of(part.slice.size, std::max(part.slice.m_block, part.slice.v_block));
+    part.first = tasks;
+    tasks += blocks(part.slice.size, part.task_size);
+  }
+  share(tasks, [&](int64_t task) {
+    const auto later = [](int64_t task, const Part& part) { return task < part.first; };
+    const Part& part = *std::prev(std::upper_bound(parts.begin(), parts.end(), task, later));
+    const int64_t begin = (task - part.first) * part.task_size;
+    adamw(part.slice, part.step, begin, std::min(part.slice.size, begin + part.task_size));
+  });
+}
+
 // One step of AdamW in place on a slice of a parameter and of its written moments; `step` holds the fields of Step.
 void adamw_step(Tensor& weights, const Tensor& gradient, Tensor& m_codes, Tensor& m_scales, int64_t m_block,
                 Tensor& v_codes, Tensor& v_scales, Tensor& v_spans, int64_t v_block, at::ArrayRef<double> step,
                 const std::optional<int64_t> m_key, const std::optional<int64_t> v_key, int64_t start) {
   Slice slice = slice_of(gradient, m_codes, m_scales, m_block, v_codes, v_scales, v_spans, v_block, m_key, v_key, start);
   slice.weights = weights.data_ptr<float>();
-  const Step scalars = step_of(step);
-  const int64_t task_size = task_of(slice.size, std::max(m_block, v_block));
-  share(blocks(slice.size, task_size), [&](int64_t task) {
-    adamw(slice, scalars, task * task_size, std::min(slice.size, (task + 1) * task_size));
-  });
+  std::vector<Part> parts{{slice, step_of(step)}};
+  step_all(parts);
+}
+
+// The same on many whole parameters; `steps` holds the fields of Step for each, one behind the other, and no keys are
+// given where codes are rounded to nearest.
+void adamw_steps(at::TensorList weights, at::TensorList gradients, at::TensorList m_codes, at::TensorList m_scales,
+                 int64_t m_block, at::TensorList v_codes, at::TensorList v_scales, at::TensorList v_spans,
+                 int64_t v_block, at::ArrayRef<double> steps, at::IntArrayRef m_keys, at::IntArrayRef v_keys) {
+  std::vector<Part> parts;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Tensor m = m_codes[i], m_scale = m_scales[i], v = v_codes[i], v_scale = v_scales[i], v_span = v_spans[i];
+    std::optional<int64_t> m_key, v_key;
+    if (!m_keys.empty()) m_key = m_keys[i], v_key = v_keys[i];
+    Slice slice = slice_of(gradients[i], m, m_scale, m_block, v, v_scale, v_span, v_block, m_key, v_key, 0);
+    slice.weights = weights[i].data_ptr<float>();
+    parts.push_back({slice, step_of(steps.slice(8 * i, 8))});
+  }
+  step_all(parts);
 }
 
 // Calls work(first, last, numbers) for every chunk of a weight, with numbers for one chunk in float32.
@@ -141,6 +178,9 @@ TORCH_LIBRARY_FRAGMENT(pennyweight, m) {
   m.def("adamw_step(Tensor(a!) weights, Tensor gradient, Tensor(b!) m_codes, Tensor(c!) m_scales, int m_block,"
         " Tensor(d!) v_codes, Tensor(e!) v_scales, Tensor(f!) v_spans, int v_block, float[] step, int? m_key, int? v_key,"
         " int start) -> ()");
+  m.def("adamw_steps(Tensor(a!)[] weights, Tensor[] gradients, Tensor(b!)[] m_codes, Tensor(c!)[] m_scales, int m_block,"
+        " Tensor(d!)[] v_codes, Tensor(e!)[] v_scales, Tensor(f!)[] v_spans, int v_block, float[] steps, int[] m_keys,"
+        " int[] v_keys) -> ()");
   m.def("adamw_step_on_codes(Tensor(a!) codes, Tensor(b!) scales, bool turned, bool power, Tensor gradient,"
         " Tensor(c!) m_codes, Tensor(d!) m_scales, int m_block, Tensor(e!) v_codes, Tensor(f!) v_scales,"
         " Tensor(g!) v_spans, int v_block, float[] step, int? key, int? m_key, int? v_key) -> Tensor");
@@ -149,6 +189,7 @@ TORCH_LIBRARY_FRAGMENT(pennyweight, m) {
 
 TORCH_LIBRARY_IMPL(pennyweight, CPU, m) {
   m.impl("adamw_step", adamw_step);
+  m.impl("adamw_steps", adamw_steps);
   m.impl("adamw_step_on_codes", adamw_step_on_codes);
 }
 
