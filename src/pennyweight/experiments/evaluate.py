@@ -143,7 +143,7 @@ def evaluate(
     batches = _told(validation_batches(text.tokens, context, batch), total, progress)
     where = device()
     model.to(where)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
-    precision = run.recipe.precision if run else "fp32"
+    precision = run.recipe.phases[-1].precision if run else "fp32"
     loss = validation_loss(model, batches, objective=NextToken(), precision=precision, device=where)
     return Evaluation(
         str(folder), text.name, text.hash, loss, perplexity(loss),

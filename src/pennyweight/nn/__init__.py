@@ -4,6 +4,7 @@ from pennyweight.nn.attention import faster_attention as faster_attention
 from pennyweight.nn.blocks import compile_blocks as compile_blocks
 from pennyweight.nn.convert import Conversion as Conversion
 from pennyweight.nn.convert import quantize as quantize
+from pennyweight.nn.convert import requantize as requantize
 from pennyweight.nn.head import head_cross_entropy as head_cross_entropy
 from pennyweight.nn.linear import WrittenConv1D as WrittenConv1D
 from pennyweight.nn.linear import WrittenLinear as WrittenLinear

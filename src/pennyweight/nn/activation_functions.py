@@ -38,9 +38,14 @@ class OnePass(nn.Module):
         self.function: Function = function
         self.slopes = slopes
 
+    @property
+    def stock(self) -> nn.Module:
+        """The module it stands for."""
+        return self._stock[0]
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         if not has_activation(input) or is_transformed():
-            return self._stock[0](input)
+            return self.stock(input)
         if self.slopes:
             return activation_saving(input, self.function)[0]
         return activation(input, self.function)
@@ -59,6 +64,14 @@ def replace_activation_functions(model: nn.Module, *, slopes: bool = False) -> l
                 setattr(parent, name, OnePass(module, function, slopes=slopes))
                 found.append(f"{parent_name}.{name}" if parent_name else name)
     return found
+
+
+def restore_activation_functions(model: nn.Module) -> None:
+    """Puts the stock modules back in the places of the `OnePass` that stand for them."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, OnePass):
+                setattr(parent, name, module.stock)
 
 
 def _function_of(module: nn.Module) -> Function | None:

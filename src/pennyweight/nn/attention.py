@@ -70,6 +70,14 @@ def faster_attention(model: nn.Module) -> int:
     )
 
 
+def usual_attention(model: nn.Module) -> None:
+    """Takes back what `faster_attention` did to a model: its modules ask for SDPA again."""
+    for module in model.modules():
+        config = vars(module).get("config")
+        if isinstance(config, PreTrainedConfig) and isinstance(config._attn_implementation, ProcessName):
+            config._attn_implementation = {"": "sdpa"}  # type: ignore[assignment]  # this model's, not of those within
+
+
 def _replace(model: nn.Module, old: PreTrainedConfig, new: PreTrainedConfig) -> None:
     for module in model.modules():
         if vars(module).get("config") is old:

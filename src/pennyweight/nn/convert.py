@@ -18,6 +18,7 @@ from pennyweight.nn.plain import save_plain
 from pennyweight.nn.saved import Saved
 from pennyweight.nn.shared import Shared
 from pennyweight.nn.survey import Line, check_extents, is_linear, others, survey
+from pennyweight.nn.undone import undo
 from pennyweight.numerics import Counter, Stored, stored_of
 from pennyweight.recipes import PRODUCTS, LinearCasts, Recipe, kept_between
 from pennyweight.recipes import recipe as named
@@ -33,6 +34,7 @@ class Conversion:
 
     between  (name, how) of what lies between the layers and is computed by our own operators
     saved    what writes that which is kept for the backward pass beside the inputs of layers; None: nothing does
+    layers_only  whether what lies between the layers was left alone, as `quantize` was asked
     """
 
     recipe: Recipe
@@ -42,6 +44,7 @@ class Conversion:
     lines: list[Line] = field(default_factory=list)
     between: list[tuple[str, str]] = field(default_factory=list)
     saved: Saved | None = None
+    layers_only: bool = False
     _parameters: list[tuple[str, ref]] = field(default_factory=list, repr=False)
 
     def share(self, bits: int) -> dict[str, float]:
@@ -103,6 +106,7 @@ class Conversion:
             list(self.lines),
             list(self.between),
             deepcopy(self.saved, memo),
+            self.layers_only,
         )
         pairs = [(name, memo.get(id(alive()))) for name, alive in self._parameters]
         copy.stamp([(name, parameter) for name, parameter in pairs if parameter is not None])
@@ -137,21 +141,72 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_on
     the GELUs in one pass over memory (`OnePass`), with slopes kept in 8 bits where the inputs of layers are, and
     attention of transformers models in tiles (`faster_attention`).
 
-    Raises TypeError for what is no module; ValueError for an unknown recipe, a rule that matches no layer, blocks that
-    no layer can hold, a model already converted, by us or by torchao, bitsandbytes or TransformerEngine, and a model
-    without linear layers that can be converted under a recipe that writes them.
+    Raises TypeError for what is no module; ValueError for an unknown recipe, several in turn (see `requantize`), a rule
+    that matches no layer, blocks that no layer can hold, a model already converted, by us or by torchao, bitsandbytes
+    or TransformerEngine, and a model without linear layers that can be converted under a recipe that writes them.
     """
-    recipe = named(recipe)
+    recipe = _one(recipe)
     check_kind("the model that quantize converts", model, nn.Module, "a torch.nn.Module")
     _refuse(model)
-    modules = {name: module for name, module in model.named_modules() if is_linear(module)}
+    conversion = _convert(model, recipe, _decided(model, recipe), Counter(seed=seed), layers_only=layers_only)
+    _keep_from_fusing(model)
+    return conversion
+
+
+def requantize(model: nn.Module, recipe: Recipe | str) -> Conversion:
+    """Writes a converted model by another recipe from now on, in place, and says what is converted now.
+
+    Parameters keep identity and names, and the noise its counter, so a training goes on where it was: give its
+    optimizer's states to one that writes them otherwise with `AdamW.take_over`. Weights that were their codes alone
+    become a master copy of the same numbers where the new recipe keeps one; where it keeps codes, and none were, the
+    weights are written now, to nearest.
+
+    Raises ValueError, before anything has changed, for a model that is not converted, has compiled blocks, or that the
+    recipe does not fit (see `quantize`).
+    Ancestor: the same recipe changes nothing, bit for bit; from bf16, `quantize` of the model as it stands.
+    """
+    recipe = _one(recipe)
+    before: Conversion | None = getattr(model, "pennyweight_conversion", None)
+    if before is None:
+        raise ValueError(f"requantize takes a model that quantize has converted, got a plain {type(model).__name__}")
+    if recipe == before.recipe:
+        return before
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        raise ValueError(f"requantize cannot write by {recipe} what torch.compile has compiled; switch before, or not")
+    lines = _decided(model, recipe)
+    undo(model, kept={line.name: line.casts.output.right for line in lines if line.casts and recipe.stores(line.casts)})
+    return _convert(model, recipe, lines, before.counter, layers_only=before.layers_only)
+
+
+def _one(recipe: Recipe | str) -> Recipe:
+    """The one recipe that is meant. Errors: ValueError for several in turn."""
+    recipe = named(recipe)
+    if recipe.then:
+        raise ValueError(
+            f"a model is written by one recipe at a time, got the schedule {str(recipe)!r}; quantize by the first of "
+            "its phases, then requantize"
+        )
+    return recipe
+
+
+def _linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: module for name, module in model.named_modules() if is_linear(module)}
+
+
+def _decided(model: nn.Module, recipe: Recipe) -> list[Line]:
+    """What the recipe does with every linear layer. Errors: ValueError where it does not fit the model."""
+    modules = _linear_layers(model)
     recipe.check_rules(modules)
     lines = survey(model, modules, recipe)
     _check_written(lines, recipe, model)
     check_extents(lines, recipe, model)
+    return lines
+
+
+def _convert(model: nn.Module, recipe: Recipe, lines: list[Line], counter: Counter, *, layers_only: bool) -> Conversion:
     saved = None if recipe.saved is None else Saved(recipe.saved)
-    conversion = Conversion(recipe, Counter(seed=seed), lines=lines, saved=saved)
-    shared = Shared(conversion.counter)
+    conversion = Conversion(recipe, counter, lines=lines, saved=saved, layers_only=layers_only)
+    shared, modules = Shared(counter), _linear_layers(model)
     for line in lines:
         if line.casts is None:
             conversion.left.append((line.name, line.why))
@@ -186,6 +241,8 @@ def _stored(model: nn.Module, module: nn.Module, casts: LinearCasts, recipe: Rec
     weight, cast = module.weight, casts.output.right
     if cast is None or not recipe.stores(casts):
         return None
+    if isinstance(weight, nn.Parameter) and (stored := stored_of(weight)) is not None:
+        return stored  # by this very cast, from the recipe before
     readers = [one for one in model.modules() if any(p is weight for p in one.parameters(recurse=False))]
     return Stored.of(module, cast, turned=isinstance(module, Conv1D)) if len(readers) == 1 else None
 
@@ -202,6 +259,9 @@ def _attach(model: nn.Module, conversion: Conversion, shared: Shared) -> None:
         model.register_forward_hook(conversion.saved.end, always_call=True)  # type: ignore[attr-defined]
     if hasattr(model, "save_pretrained"):
         model.save_pretrained = partial(save_plain, model)  # type: ignore[assignment]
+
+
+def _keep_from_fusing(model: nn.Module) -> None:
     for module in model.modules():
         # In evaluation these two read weights without calling the layers; a hook, and no nested tensors, stop that.
         if isinstance(module, nn.TransformerEncoderLayer):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
+from pennyweight.nn.linear import WrittenConv1D, WrittenLinear
 from pennyweight.numerics import Cast
 from pennyweight.recipes import PRODUCTS, LinearCasts, ProductName, Recipe
 from pennyweight.recipes.operands import SUMMED
@@ -124,7 +125,7 @@ def survey(model: nn.Module, modules: Mapping[str, nn.Module], recipe: Recipe) -
 
 def _decided(line: Line, module: nn.Module, recipe: Recipe) -> Line:
     casts, why = recipe.choice(line.name, block=line.block, num_blocks=line.num_blocks, is_head=line.is_head)
-    if casts is not None and type(module) not in (nn.Linear, Conv1D):
+    if casts is not None and type(module) not in (nn.Linear, Conv1D, WrittenLinear, WrittenConv1D):
         reader = (
             "MultiheadAttention reads" if isinstance(module, NonDynamicallyQuantizableLinear) else "others may read"
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from pennyweight.numerics.casts import Cast, Quantized
 
@@ -34,6 +35,7 @@ class Stored:
     turned: bool = False
     swallowed: int = field(default=0, init=False)  # numbers that the last rewriting left as they were, told to move
     moved: int = field(default=0, init=False)  # numbers that it was told to move
+    hooks: list[RemovableHandle] = field(default_factory=list, init=False, repr=False)  # of the layer
 
     @classmethod
     @torch.no_grad()
@@ -46,9 +48,23 @@ class Stored:
         for name, tensor in stored.write(weight).items():
             layer.register_buffer(name, tensor)
         stored.stamp(weight)
-        layer.register_state_dict_post_hook(_without_weight)
-        layer.register_load_state_dict_pre_hook(_with_codes)
+        stored.hooks += [
+            layer.register_state_dict_post_hook(_without_weight),
+            layer.register_load_state_dict_pre_hook(_with_codes),
+        ]
         return stored
+
+    @torch.no_grad()
+    def release(self) -> None:
+        """Turns the codes into a master copy: the layer's parameter, the same object, holds its own numbers again."""
+        weight = self.layer.weight
+        assert isinstance(weight, nn.Parameter)
+        weight.data = self.values().to(weight.dtype)
+        del weight.pennyweight_stored  # type: ignore[attr-defined]
+        for hook in self.hooks:
+            hook.remove()
+        for name in (CODES, SCALES):
+            delattr(self.layer, name)
 
     def write(self, weight: Tensor) -> dict[str, Tensor]:
         """The buffers that hold a weight, which lies as the parameter does."""

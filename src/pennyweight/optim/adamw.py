@@ -1,5 +1,6 @@
 """AdamW: a drop-in for torch.optim.AdamW whose moments, and if asked its weights, are written in few bits."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any, Literal
@@ -164,6 +165,22 @@ class AdamW(torch.optim.Optimizer):
                 counter.load(saved)
         self._record_counters()
 
+    def take_over(self, other: "AdamW") -> None:
+        """Takes the states that `other` holds of this optimizer's parameters, written as this one writes them.
+
+        What is already so written is taken bit for bit; the rest is decoded and written to nearest. `other` is left
+        without: there is never more than one parameter's state twice. Counted noise goes on where it was.
+        Ancestor: m, v and min_numel of `other`: stepping on with `other`, bit for bit.
+        """
+        groups = {id(parameter): group for group in self.param_groups for parameter in group["params"]}
+        self._counter.load(other._counter.state())
+        for before in other.param_groups:
+            for parameter in before["params"]:
+                if id(parameter) in groups and (stored := other.state.pop(parameter, None)):
+                    group, header = groups[id(parameter)], before["header"]
+                    self.state[parameter] = _rewritten(stored, header, parameter, group, level=logging.DEBUG)
+        self._record_counters()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._under_way = None
@@ -195,7 +212,7 @@ class AdamW(torch.optim.Optimizer):
             return
         for parameter in group["params"]:
             if stored := self.state.get(parameter):
-                self.state[parameter] = _rewritten(stored, group["header"], parameter, group, strict=False)
+                self.state[parameter] = _rewritten(stored, group["header"], parameter, group)
         group["header"] = headers
 
     def _part(self, parameter: Tensor, plan: Plan) -> list[Part]:
@@ -277,11 +294,17 @@ def _headers(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rewritten(
-    stored: Mapping[str, Any], header: Mapping[str, Any], parameter: Tensor, group: dict[str, Any], *, strict: bool
+    stored: Mapping[str, Any],
+    header: Mapping[str, Any],
+    parameter: Tensor,
+    group: dict[str, Any],
+    *,
+    strict: bool = False,
+    level: int = logging.WARNING,
 ) -> dict[str, Tensor]:
     storage = _storage(group, parameter)
     wanted = {"m": storage["m"], "v": storage["v"]}
-    return rewritten(stored, header, parameter, wanted, dtype=storage["dtype"], strict=strict)
+    return rewritten(stored, header, parameter, wanted, dtype=storage["dtype"], strict=strict, level=level)
 
 
 def _name(group: dict[str, Any], number: int, index: int) -> str:

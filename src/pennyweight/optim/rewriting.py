@@ -21,10 +21,12 @@ def rewritten(
     wanted: Mapping[str, Moment],
     *,
     dtype: torch.dtype,
-    strict: bool,
+    strict: bool = False,
+    level: int = logging.WARNING,
 ) -> dict[str, Tensor]:
     """A copy of a parameter's state, on its device, with m and v as `wanted` writes them (nearest where that converts).
 
+    A line is logged at `level` for what is converted.
     Raises ValueError when the state is of another parameter or version, or, if `strict`, of another code.
     """
     stored = {TORCH.get(name, name): value for name, value in stored.items()}
@@ -42,7 +44,7 @@ def rewritten(
         change = f"{slot} is stored as {source.text} and wanted as {kind if target.plain else target.text}"
         if strict:
             raise ValueError(f"AdamW refuses to convert a state with strict=True: {change}")
-        logger.warning("AdamW converts a state: %s", change)
+        logger.log(level, "AdamW converts a state: %s", change)
         values = source.read(slot, parts, tuple(parameter.shape), 0, parameter.numel()).view(parameter.shape)
         result |= target.nearest().stored(slot, values.to(kind if target.plain else torch.float32))
     return result

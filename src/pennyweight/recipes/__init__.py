@@ -1,9 +1,10 @@
 """Recipes: what each tensor of a training step is written in, and why that is real or emulated."""
 
 from pennyweight.recipes.linear import Backward, LinearCasts, Product, Way, kept_between
-from pennyweight.recipes.named import names, recipe
+from pennyweight.recipes.named import names
 from pennyweight.recipes.operands import PRODUCTS, Operand, ProductName
-from pennyweight.recipes.recipe import Recipe, Rule, unmatched
+from pennyweight.recipes.recipe import Phase, Recipe, Rule, unmatched
+from pennyweight.recipes.schedule import recipe
 from pennyweight.recipes.states import FEWEST_WRITTEN, state_cast
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Backward",
     "LinearCasts",
     "Operand",
+    "Phase",
     "Product",
     "ProductName",
     "Recipe",

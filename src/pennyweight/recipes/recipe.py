@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -42,7 +42,7 @@ class Rule:
 class Recipe:
     """Which cast each tensor of a training step gets.
 
-    name            what `str` gives, and what a report calls it
+    name            what `str` gives where nothing follows, and what a report calls it
     linear          the casts of the linear layers; None leaves them plain
     rules           exceptions by module name; the first one that matches decides
     head            whether the output head is one of these layers
@@ -55,6 +55,7 @@ class Recipe:
     last            share of the last blocks left plain, rounded down to whole blocks
     states          "all": every tensor large enough; "linear": only the weights of the layers that `linear` converts
     state_rounding  how m and v are rounded when stored
+    then            the recipes that follow this one in a training, each from its step on; see `recipes.schedule`
 
     Ancestor: no casts is the plain model, bit for bit.
     """
@@ -71,10 +72,12 @@ class Recipe:
     last: float = 0.0
     states: Literal["all", "linear"] = "all"
     state_rounding: Rounding = "stochastic"
+    then: "tuple[Phase, ...]" = ()
 
     def __post_init__(self) -> None:
-        check_kind("Recipe.rules", self.rules, tuple | list, "a tuple of Rule")
-        object.__setattr__(self, "rules", tuple(self.rules))
+        for field, kind in (("rules", "Rule"), ("then", "Phase")):
+            check_kind(f"Recipe.{field}", getattr(self, field), tuple | list, f"a tuple of {kind}")
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         self._check_kinds()
         if not self.name:
             raise ValueError("Recipe.name is what a report calls it, got an empty one")
@@ -126,9 +129,39 @@ class Recipe:
             check_kind(f"Recipe.{field}", getattr(self, field), kind, what)
         for rule in self.rules:
             check_kind("Recipe.rules", rule, Rule, "a tuple of Rule")
+        for phase in self.then:
+            check_kind("Recipe.then", phase, Phase, "a tuple of Phase")
 
     def __str__(self) -> str:
-        return self.name
+        """The name; of a schedule what `recipe` reads: "bf16 until 10%, then w8a8g8"."""
+        ends = [f" until {phase.when}" for phase in self.then]
+        return ", then ".join(one.name + end for one, end in zip(self.phases, [*ends, ""], strict=True))
+
+    @property
+    def phases(self) -> "tuple[Recipe, ...]":
+        """The recipes of a training in their order, none of them with another behind it."""
+        return (replace(self, then=()) if self.then else self, *(phase.recipe for phase in self.then))
+
+    def switches(self, steps: int) -> "list[tuple[int, Recipe]]":
+        """(start, recipe) of each recipe that follows: it holds from the step with that index (0 ... steps - 1) on.
+
+        A share of the steps is rounded to whole ones. Raises ValueError where a recipe would hold for no step.
+        """
+        found: list[tuple[int, Recipe]] = []
+        for phase in self.then:
+            start = round(phase.start * steps) if phase.start < 1 else int(phase.start)
+            before = found[-1][0] if found else 0
+            if not before < start < steps:
+                raise ValueError(
+                    f"recipe {str(self)!r} switches to {phase.recipe} after step {start} of {steps}, but a switch "
+                    f"comes after step {before + 1} and before the last; take a later or an earlier one, or more steps"
+                )
+            found.append((start, phase.recipe))
+        return found
+
+    def at(self, step: int, steps: int) -> "Recipe":
+        """The recipe of the step with index `step` of a training of `steps` steps."""
+        return [self.phases[0], *(one for start, one in self.switches(steps) if start <= step)][-1]
 
     def stores(self, casts: LinearCasts) -> bool:
         """Whether a layer of these casts keeps its weight as int8 codes and nothing else, which its products read.
@@ -178,6 +211,8 @@ class Recipe:
     @property
     def notes(self) -> list[str]:
         """What a reader of the table should also know: exceptions, approximations, where the bytes are."""
+        if self.then:
+            return [f"{one}: {note}" for one in dict.fromkeys(self.phases) for note in one.notes]
         groups = [("", self.linear)] + [(f"Layers {rule.pattern!r}: ", rule.linear) for rule in self.rules]
         sentences = [where + s for where, casts in groups if casts is not None for s in linear_notes(casts)]
         if self.linear is not None and self.linear.writes and not self.head:
@@ -201,7 +236,13 @@ class Recipe:
         return sentences
 
     def table(self) -> list[dict[str, str]]:
-        """One row per tensor: layers, product, operand, tensor, format, granularity, rounding, rotation, way, why."""
+        """One row per tensor: layers, product, operand, tensor, format, granularity, rounding, rotation, way, why.
+
+        Of a schedule, the rows of every recipe in it, with `when` before them.
+        """
+        if self.then:
+            whens = [f"until {self.then[0].when}", *(f"from {phase.when}" for phase in self.then)]
+            return [{"when": w, **row} for w, one in zip(whens, self.phases, strict=True) for row in one.table()]
         where = "linear layers" + (" and head" if self.head else "")
         where += f", not of the last {self.last:.0%} of the blocks" if self.last else ""
         rows: list[dict[str, str]] = []
@@ -218,6 +259,7 @@ class Recipe:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["linear"] = None if self.linear is None else self.linear.to_dict()
         values["rules"] = [rule.to_dict() for rule in self.rules]
+        values["then"] = [phase.to_dict() for phase in self.then]
         for name in ("weights", "saved"):
             values[name] = None if values[name] is None else str(values[name])
         return values
@@ -233,6 +275,9 @@ class Recipe:
         rules = values.get("rules", ())
         check_kind("Recipe.rules", rules, tuple | list, "a list of rules")
         known["rules"] = tuple(map(Rule.from_dict, rules))
+        then = values.get("then", ())
+        check_kind("Recipe.then", then, tuple | list, "a list of phases")
+        known["then"] = tuple(map(Phase.from_dict, then))
         for name in ("weights", "saved"):
             known[name] = read_cast(f"Recipe.{name}", values.get(name))
         return cls(**known)
@@ -268,6 +313,42 @@ class Recipe:
         zero = ", with zero" if WITH_ZERO in getattr(self, slot) else ""
         cells = {"format": written.format.name + zero, "granularity": name.partition("/")[2]}
         return {**cells, "rounding": written.rounding, "rotation": "-"}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A recipe that follows another in a training.
+
+    start   when: below 1 a share of the steps, else the number of steps before it
+    """
+
+    start: float
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        check_kind("Phase.start", self.start, int | float, "a share of the steps below 1, or a number of steps")
+        check_kind("Phase.recipe", self.recipe, Recipe, "a Recipe")
+        if not self.start > 0 or (self.start >= 1 and self.start % 1):
+            raise ValueError(
+                f"Phase.start is a share of the steps between 0 and 1, or a whole number of steps, got {self.start:g}"
+            )
+        if self.recipe.then:
+            raise ValueError(f"Phase.recipe is one recipe, got the schedule {str(self.recipe)!r}; list its phases")
+
+    @property
+    def when(self) -> str:
+        """The start as a person writes it: 10% (of the steps), or 40 (steps)."""
+        return f"{100 * self.start:.6g}%" if self.start < 1 else f"{self.start:.0f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"start": self.start, "recipe": self.recipe.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Phase":
+        check_fields("Phase", values, [f.name for f in fields(cls)])
+        if missing := [f.name for f in fields(cls) if f.name not in values]:
+            raise ValueError(f"Phase needs a field {missing[0]!r}, got none")
+        return cls(values["start"], Recipe.from_dict(values["recipe"]))
 
 
 def linear_notes(casts: LinearCasts) -> list[str]:

@@ -54,7 +54,7 @@ def finish(
     give_freed_memory_back()
     model = plain_model(training)
     batches = validation_batches(corpus.valid, run.data.context, run.batch, run.evaluation.tokens)
-    precision = run.recipe.precision
+    precision = training.conversion.recipe.precision
     plain = validation_loss(
         model.to(device),  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
         batches,

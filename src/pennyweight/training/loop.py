@@ -44,6 +44,7 @@ class Loop:
     interrupt: Interrupt
     peak: Peak
     saved: int | None = None  # the step of the checkpoint that stands
+    unmeasured: bool = False  # whether the recipe changed since memory was measured
 
     def __call__(self) -> None:
         """Trains until the last step. The first Ctrl-C saves and raises KeyboardInterrupt; see also `check`."""
@@ -53,6 +54,7 @@ class Loop:
         if not progress.validation:
             self.evaluate()
         while progress.step < run.steps and not self.interrupt.asked:
+            self.switch()
             self.step()
             if progress.step == run.steps or progress.step % evaluate_every == 0:
                 self.evaluate()
@@ -69,6 +71,15 @@ class Loop:
             self.ledger.sync()
             raise KeyboardInterrupt(f"stopped after step {progress.step} of {run.steps}{self.standing()}")
 
+    def switch(self) -> None:
+        """Goes on by the recipe of the next step, where that is another one."""
+        training, run, step = self.training, self.training.run, self.training.progress.step
+        before, recipe = training.conversion.recipe, run.recipe.at(step, run.steps)
+        if recipe != before:
+            training.switch(recipe)
+            self.unmeasured = True
+            self.ledger.write("switch", step, before=before.name, recipe=recipe.name)
+
     def step(self) -> None:
         """One optimizer step, and its line in the ledger."""
         training, run, progress = self.training, self.training.run, self.training.progress
@@ -79,11 +90,14 @@ class Loop:
         torch.manual_seed(key(run.seed, progress.step, "dropout", "") >> 1)  # >> 1: torch takes 63 bits
         batches = [training.sampler.next().to(self.peak.device) for _ in range(run.accumulate)]
         saved = SavedActivations(training.model)
-        gradient = self.gradient(batches, nullcontext if progress.memory else saved)
+        measures = self.unmeasured or not progress.memory
+        gradient = self.gradient(batches, saved if measures else nullcontext)
         loss = run.strategy.step(gradient, training.optimizer).item()
         gradient.clear()
         seconds = time.perf_counter() - began
-        progress.memory = progress.memory or self.measured(gradient, saved)
+        if measures:
+            progress.memory = max(progress.memory, self.measured(gradient, saved), key=lambda held: sum(held.values()))
+            self.unmeasured = False
         progress.step += 1
         progress.tokens += run.tokens_per_step
         progress.step_seconds += seconds
@@ -109,7 +123,7 @@ class Loop:
         return kind(
             model=training.model,
             objective=run.objective,
-            precision=run.recipe.precision,
+            precision=training.conversion.recipe.precision,
             clip=run.clip,
             batches=batches,
             check=partial(self.check, batches),
@@ -135,7 +149,7 @@ class Loop:
             self.training.model,
             batches,
             objective=run.objective,
-            precision=run.recipe.precision,
+            precision=self.training.conversion.recipe.precision,
             device=self.peak.device,
         )
         if not math.isfinite(loss):
@@ -178,9 +192,9 @@ class Loop:
     def blame(self, batches: Iterable[Tensor]) -> str:
         """Where NaN or infinity first appears when the model reads `batches` again."""
         run, model = self.training.run, self.training.model
-        precision, objective = run.recipe.precision, run.objective
+        precision = self.training.conversion.recipe.precision
         again = Gradient(
-            model=model, objective=objective, precision=precision, clip=None, batches=[], check=lambda *_: None
+            model=model, objective=run.objective, precision=precision, clip=None, batches=[], check=lambda *_: None
         )
         places = (first_bad(model, partial(again.loss, batch.to(self.peak.device))) for batch in batches)
         return next((place for place in places if place is not None), "the sum over the batches, each of them finite")

@@ -228,6 +228,8 @@ class Run:
 
     @model_validator(mode="after")
     def _saved_tensors_are_seen(self) -> Self:
+        if self.compile and self.recipe.then:
+            raise ValueError(f"recipe {str(self.recipe)!r} switches, which compiled blocks cannot; use compile=false")
         if self.compile and self.recipe.saved is not None:
             raise ValueError(
                 f"recipe {self.recipe} writes what autograd saves, which compiled blocks do not show; use compile=false"
@@ -241,6 +243,11 @@ class Run:
             raise ValueError(
                 f"Schedule.warmup is a share below 1 or a whole number of at most steps={self.steps}, got {warmup:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _switches_fit(self) -> Self:
+        self.recipe.switches(self.steps)
         return self
 
     @model_validator(mode="after")

@@ -38,8 +38,8 @@ def differences(a: Run, b: Run) -> list[str]:
     if a.model == b.model and None not in configs:
         left["model"], right["model"] = configs
     told: list[str] = []
-    if a.recipe.name != b.recipe.name:
-        told.append(f"recipe: {a.recipe.name} is not {b.recipe.name}")
+    if str(a.recipe) != str(b.recipe):
+        told.append(f"recipe: {a.recipe} is not {b.recipe}")
         del left["recipe"], right["recipe"]
     left, right = flat(left), flat(right)
     absent = object()
@@ -128,6 +128,11 @@ def _put(written: Part, names: list[str], text: str) -> None:
 
 def _changed(before: Recipe, names: list[str], text: str) -> Recipe:
     """The recipe with one value in it changed; its name says so, since it is another recipe now."""
+    if before.then:
+        raise ValueError(
+            f"Recipe.{'.'.join(names)} belongs to one recipe, but {str(before)!r} are {len(before.phases)}; say it in "
+            "the notation of each of them, such as w8a8m8v8"
+        )
     written = before.to_dict()
     place = _group_of(names, "Recipe", written)
     old = place[names[-1]]

@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pennyweight.data import Corpus, Sampler
-from pennyweight.nn import Conversion, compile_blocks, quantize
+from pennyweight.nn import Conversion, compile_blocks, quantize, requantize
 from pennyweight.optim import AdamW
+from pennyweight.recipes import Recipe
 from pennyweight.training.checkpoint import Saved
 from pennyweight.training.models import build_model
 from pennyweight.training.prediction import converted_weights, state_groups
@@ -58,11 +59,18 @@ class Training:
             end=end,
             written=run.config.written if run.config else None,
         ).to(device)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
-        conversion = quantize(model, run.recipe, seed=run.seed)
+        conversion = quantize(model, run.recipe.phases[0], seed=run.seed)
         if run.compile:
             compile_blocks(model)
         sampler = Sampler(corpus.train, context=run.data.context, batch=run.batch, seed=run.seed)
         return cls(run, model, conversion, build_optimizer(run, model, conversion), sampler)
+
+    def switch(self, recipe: Recipe) -> None:
+        """Goes on by another recipe: layers, what lies between them, stored weights and moments, the same noise."""
+        before = self.optimizer
+        self.conversion = requantize(self.model, recipe)
+        self.optimizer = build_optimizer(self.run, self.model, self.conversion)
+        self.optimizer.take_over(before)
 
     def saved(self, ledger_lines: int) -> Saved:
         """What a checkpoint holds of it; tensors are not copied."""
@@ -86,6 +94,7 @@ class Training:
                 raise ValueError(f"it does not hold its {name!r}")
         if told := differences(Run.from_dict(state["run"]), self.run):
             raise ValueError(f"it is of another run; what it holds and what was asked: {'; '.join(told)}")
+        self.switch(self.run.recipe.at(state["progress"]["step"] - 1, self.run.steps))  # of the last step before it
         own = untied(self.model.state_dict())
         if own.keys() != saved.model.keys():
             names = ", ".join(sorted(own.keys() ^ saved.model.keys())[:3])
@@ -115,12 +124,12 @@ def untied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def build_optimizer(run: Run, model: torch.nn.Module, conversion: Conversion) -> AdamW:
     """AdamW with the recipe's m, v and stored weights; weight decay from two dimensions on only, as nanoGPT does."""
-    numbers = run.optimizer
+    numbers, recipe = run.optimizer, conversion.recipe
     groups: list[dict[str, Any]] = []
-    written = converted_weights(model, conversion) if run.recipe.weights is not None else set()
-    for part, m, v in state_groups(model, run.recipe, conversion):
+    written = converted_weights(model, conversion) if recipe.weights is not None else set()
+    for part, m, v in state_groups(model, conversion):
         for decay, stored, chosen in (
-            (numbers.weight_decay, run.recipe.weights, [(n, p) for n, p in part.items() if id(p) in written]),
+            (numbers.weight_decay, recipe.weights, [(n, p) for n, p in part.items() if id(p) in written]),
             (numbers.weight_decay, None, [(n, p) for n, p in part.items() if p.dim() >= 2 and id(p) not in written]),
             (0.0, None, [(n, p) for n, p in part.items() if p.dim() < 2]),
         ):
@@ -131,6 +140,6 @@ def build_optimizer(run: Run, model: torch.nn.Module, conversion: Conversion) ->
         lr=numbers.lr,
         betas=numbers.betas,
         eps=numbers.eps,
-        rounding=run.recipe.state_rounding,
+        rounding=recipe.state_rounding,
         seed=run.seed,
     )
