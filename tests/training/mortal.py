@@ -62,6 +62,8 @@ def prepare_death(task: dict) -> None:
             mine(files, "sync_folder", n)
         case "prune":  # saved, and one checkpoint more than are kept
             mine(checkpoint, "prune", n)
+        case "switch":  # by the next recipe, but not yet in the ledger
+            mine(ledger.Ledger, "write", n, when=lambda self, kind, step, **_: kind == "switch")
         case "noted":
             mine(ledger.Ledger, "write", n, when=lambda self, kind, step, **_: kind == "checkpoint")
 

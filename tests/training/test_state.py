@@ -109,6 +109,25 @@ def test_a_killed_run_ends_as_if_it_had_never_been_stopped(mortal, straight, lon
     assert state(tmp_path / "r") == expected
 
 
+SWITCHED = [
+    pytest.param([{"at": "switch", "n": 1}, {"at": "step", "n": 2}, {"at": "switch", "n": 1}], id="at, after, at"),
+    pytest.param([{"at": "step", "n": 3}, {"at": "noted", "n": 1}], id="before, between", marks=pytest.mark.long),
+    pytest.param([{"at": "step", "n": 4}, {"at": "step", "n": 3}], id="after each", marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize("deaths", SWITCHED)
+def test_a_run_killed_around_a_switch_of_recipes_ends_so_too(mortal, straight, small, tmp_path, deaths):
+    text = "w8a8g8sm8v8 until 3, then penny8-nomaster until 5, then bf16"
+    run = small(recipe=text, steps=7, checkpoint=Checkpoint(every=1))
+    expected = state(straight(run))
+    assert [line["step"] for line in expected["ledger"] if line["kind"] == "switch"] == [3, 5]
+    for death in deaths:
+        assert mortal(run, tmp_path / "r", death)
+    assert not mortal(run, tmp_path / "r")
+    assert state(tmp_path / "r") == expected
+
+
 def forget(folder: Path, change) -> None:
     """Changes the newest checkpoint's plain numbers, checksums kept true."""
     newest = max((folder / "checkpoints").iterdir())

@@ -28,6 +28,7 @@ t c     one scale a tensor, a column; without: a row (of m and v: a block)
 bN qN   one scale a block of N, a square of N x N
 mx nv   blocks of 32 with powers of two, blocks of 16 with e4m3 scales
 s h     stochastic rounding; Hadamard rotation of 32 where the sum runs
+One after another: "bf16 until 10%, then w8a8g8, then g8 from 90%" (or steps)
 MXFP4 is e2m1mx, NVFP4 is e2m1nv, FP8 is e4m3 or e5m2: we2m1mxae2m1mx"""
 
 
@@ -67,7 +68,10 @@ def described(recipe: "Recipe") -> dict[str, Any]:
 
 
 def sentence(recipe: "Recipe") -> str:
-    """What a recipe writes in how few bits, in one sentence."""
+    """What a recipe writes in how few bits, in one sentence, and one for each that follows it."""
+    if recipe.then:
+        whens = [f"Until {recipe.then[0].when}", *(f"From {phase.when}" for phase in recipe.then)]
+        return " ".join(f"{when}: {sentence(one)}" for when, one in zip(whens, recipe.phases, strict=True))
     linear = _linear(recipe.linear) if recipe.linear is not None else []
     states = [
         f"moment {slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"

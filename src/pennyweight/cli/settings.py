@@ -23,6 +23,7 @@ SETTINGS = (
     ("clip", "1.0", "largest norm of the gradient, or none"),
     ("clip_by", "exact", "or previous: the last step's norm"),
     ("gradients", "held", "or freed: each once its weight moved"),
+    ("tracker", "auto", "or none, tensorboard, wandb, mlflow"),
     ("compile", "false", "the blocks by torch.compile"),
     ("evaluation.every", "0", "steps; 0: ten times a run"),
     ("evaluation.tokens", "65536", "of the validation part"),

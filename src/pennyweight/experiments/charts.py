@@ -11,6 +11,7 @@ from pennyweight.experiments.results import Row
 from pennyweight.experiments.standings import Standing, Table
 from pennyweight.experiments.statistics import THRESHOLDS
 from pennyweight.experiments.wording import number
+from pennyweight.recipes import Recipe
 
 SHADES = 8  # colours of the template's palette; 0 is ink, for the baseline
 LABEL_ROOM = 7.5  # percent of a chart's height that one line of words takes
@@ -36,6 +37,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A moment of one recipe: a line across the chart at `at` percent from the left."""
+
+    at: float
+    shade: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Chart:
     """Lines over tokens."""
 
@@ -45,6 +55,7 @@ class Chart:
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
     zero: float | None = None
+    marks: tuple[Mark, ...] = ()
 
 
 Points = list[tuple[float, float]]
@@ -185,6 +196,7 @@ def _chart(
     up = ticks(window.low, window.high)
     across = ticks(window.left * per_step, window.right * per_step)
     digits = decimals(up)
+    marks = [Mark(window.across(step), shade, said) for one, shade, _ in named for step, said in switches(one)]
     return Chart(
         title,
         note,
@@ -192,7 +204,18 @@ def _chart(
         tuple(Tick(window.across(x / per_step), short(x)) for x in across),
         tuple(Tick(window.down(y), number(y, digits) + unit) for y in up),
         window.down(0.0) if zero else None,
+        tuple(mark for mark in marks if 0 <= mark.at <= 100),
     )
+
+
+def switches(standing: Standing) -> list[tuple[int, str]]:
+    """(step, what is said of it) of each time that a recipe gave way to another in these runs."""
+    row = next(iter(standing.runs), {})
+    described, steps = (row.get("run") or {}).get("recipe"), row.get("steps")
+    if not isinstance(described, dict) or not steps:
+        return []
+    found = Recipe.from_dict(described).switches(int(steps))
+    return [(step, f"{standing.recipe}: {recipe.name} from step {step + 1} on") for step, recipe in found]
 
 
 def _band(window: Window, low: Points, high: Points) -> str:

@@ -210,6 +210,10 @@ def recipe_grid(recipe: Recipe) -> Grid:
 def _shares(row: Row, recipe: Recipe) -> tuple[str, ...]:
     """How much of the blocks' linear layers has both operands in few bits, in each product and in the states."""
     said = []
+    if recipe.then and row.get("steps"):
+        found = [f"{after.name} from step {step + 1} on" for step, after in recipe.switches(int(row["steps"]))]
+        said.append(f"begins with {recipe.name}, then {wording.listing(found)}; what follows is of the last.")
+        recipe = recipe.phases[-1]
     for key, bits in (("four_bit_share", 4), ("eight_bit_share", 8)):
         share = row.get(key) or {}
         if any(share.values()):
@@ -293,7 +297,7 @@ def flags(run: dict[str, Any]) -> list[str]:
     humble = flat(Run().to_dict())
     told = []
     for path, value in flat(run).items():
-        if path.split(".")[0] in ("recipe", "seed", "config") or humble.get(path) == value:
+        if path.split(".")[0] in ("recipe", "seed", "config", "tracker") or humble.get(path) == value:
             continue
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         told += [EVERYDAY[path], shlex.quote(text)] if path in EVERYDAY else ["--set", shlex.quote(f"{path}={text}")]

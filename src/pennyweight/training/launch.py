@@ -10,6 +10,7 @@ from pennyweight.training.progress import teller
 from pennyweight.training.result import Result
 from pennyweight.training.run import Run
 from pennyweight.training.settings import resolved
+from pennyweight.training.trackers import check_tracker
 
 
 def train(
@@ -53,6 +54,7 @@ def check(run: Run) -> None:
 
     Errors: FileNotFoundError and ValueError, one sentence each with the nearest right name.
     """
+    check_tracker(run.tracker)
     check_names(run.data.source, run.data.tokenizer)
     check_model(run.model, context=run.data.context, written=run.config.written if run.config else None)
 
@@ -67,6 +69,8 @@ def _folder(run: Run, out: Path | str | None, resume: bool | Path | str) -> RunF
         return RunFolder(Path(path))
     if resume:
         raise ValueError("resume needs a run folder, got none; give out=")
+    if run.tracker not in ("auto", "none"):
+        raise ValueError(f"tracker={run.tracker} needs a run folder, got none; give out=")
     if run.checkpoint.every:
         raise ValueError(f"checkpoint.every={run.checkpoint.every} needs a run folder, got none; give out=")
     return None

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,12 +16,13 @@ class Ledger:
     """Appends lines to `ledger.jsonl`, each complete on the disk's side of this process before the next begins.
 
     `lines` holds how many there are; a checkpoint remembers that number, and resuming cuts the file there.
-    Without a path nothing is written, but the lines are counted all the same.
+    Without a path nothing is written, but the lines are counted all the same. `listeners` hear every line too.
     """
 
     def __init__(self, path: Path | None, *, lines: int = 0) -> None:
         """Keeps the first `lines` complete lines of the file at `path` and cuts the rest; warns of fewer."""
         self.lines = 0
+        self.listeners: list[Callable[[dict[str, Any]], None]] = []
         self._file = None
         if path is not None:
             self._file = path.open("ab", buffering=0)
@@ -34,10 +36,12 @@ class Ledger:
     def write(self, kind: str, step: int, **numbers: Any) -> None:
         """One line: what happened (`kind`), after how many steps, and its numbers; what is not finite becomes null."""
         finite = {k: None if isinstance(n, float) and not math.isfinite(n) else n for k, n in numbers.items()}
+        line = {"kind": kind, "step": step, **finite}
         self.lines += 1
         if self._file is not None:
-            line = json.dumps({"kind": kind, "step": step, **finite}, allow_nan=False)
-            self._file.write(line.encode() + b"\n")
+            self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        for listener in self.listeners:
+            listener(line)
 
     def sync(self) -> None:
         """Makes sure that what was written survives a power cut."""

@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pennyweight.data.sources import usual
 from pennyweight.parallel import Synchronous
 from pennyweight.recipes import Recipe, recipe
-from pennyweight.spelling import closest, nearest
+from pennyweight.spelling import choose, closest, nearest
 from pennyweight.training.objectives import NextToken
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number)]
 Part = dict[str, Any]  # JSON: what a run looks like in a file
 
+TRACKERS = ("auto", "none", "tensorboard", "wandb", "mlflow")  # auto: TensorBoard where it is installed
 STRATEGIES: dict[str, type[Synchronous]] = {"synchronous": Synchronous}
 OBJECTIVES: dict[str, type[NextToken]] = {"next-token": NextToken}
 
@@ -116,6 +117,11 @@ def _as_recipe(given: object) -> object:
     if not isinstance(given, str | Recipe):
         raise ValueError(f"Run.recipe is a name such as 'penny8', notation such as 'w8a8' or a Recipe, got {given!r}")
     return recipe(given) if isinstance(given, str) else given
+
+
+def _tracker(given: str) -> str:
+    choose("Run.tracker", given, TRACKERS)
+    return given
 
 
 @value
@@ -215,6 +221,7 @@ class Run:
     clip_by: Literal["exact", "previous"] = "exact"  # the norm that is cut: of this step, or the last
     gradients: Literal["held", "freed"] = "held"  # until the step, or each until the optimizer has taken it
     seed: Annotated[Int, Field(ge=0, lt=2**63)] = 0
+    tracker: Annotated[str, AfterValidator(_tracker)] = "auto"  # who else is told what the ledger is told
     compile: StrictBool = False  # the blocks by torch.compile: faster where much lies between the layers
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()

@@ -11,7 +11,7 @@ from pennyweight.training.checkpoint import checkpoints, load, newest, prune
 from pennyweight.training.finish import finish
 from pennyweight.training.folder import RunFolder
 from pennyweight.training.guard import Interrupt, TrainingFailed
-from pennyweight.training.ledger import Ledger
+from pennyweight.training.ledger import Ledger, read_ledger
 from pennyweight.training.limits import check_disk, check_memory
 from pennyweight.training.loop import Loop, scheduled
 from pennyweight.training.machine import device
@@ -21,6 +21,7 @@ from pennyweight.training.progress import shown
 from pennyweight.training.result import Result
 from pennyweight.training.run import Run
 from pennyweight.training.state import Training
+from pennyweight.training.trackers import Tracker, tracker_of
 
 logger = logging.getLogger("pennyweight.training")
 
@@ -36,10 +37,11 @@ def trained(run: Run, corpus: Corpus, folder: RunFolder | None, *, progress: boo
         check_memory(predicted, device())
         if device() == "cpu":
             keep_freed_memory(predicted)
+        tracker = tracker_of(run, folder.path if folder else None)  # its library is no memory of the training's
         peak = Peak(device())
         training = Training.begin(run, corpus, device())
         if folder is None:
-            return _trained(training, corpus, predicted, peak, folder, progress)
+            return _trained(training, corpus, predicted, peak, folder, None, progress)
         check_disk(folder.path, predicted)
         with folder.claimed():
             found = folder.answer(run)  # another process may have been faster since the folder was looked at
@@ -47,13 +49,19 @@ def trained(run: Run, corpus: Corpus, folder: RunFolder | None, *, progress: boo
                 return found
             folder.admit(run, resume=False)
             try:
-                return _trained(training, corpus, predicted, peak, folder, progress)
+                return _trained(training, corpus, predicted, peak, folder, tracker, progress)
             except (OSError, SafetensorError) as error:
                 raise TrainingFailed(_lost(folder, error)) from error
 
 
 def _trained(
-    training: Training, corpus: Corpus, predicted: Categories, peak: Peak, folder: RunFolder | None, progress: bool
+    training: Training,
+    corpus: Corpus,
+    predicted: Categories,
+    peak: Peak,
+    folder: RunFolder | None,
+    tracker: Tracker | None,
+    progress: bool,
 ) -> Result:
     run, lines = training.run, 0
     if folder is not None:
@@ -62,6 +70,10 @@ def _trained(
     start = training.progress.step
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(folder.ledger if folder else None, lines=lines))
+        if tracker is not None and folder is not None:
+            tracker.begin(run, folder.path, read_ledger(folder.ledger))
+            stack.callback(tracker.end)
+            ledger.listeners.append(tracker.write)
         if start and scheduled(run, start):
             ledger.write("checkpoint", start)  # its line stood after what the checkpoint remembers, and was cut
         bar = stack.enter_context(shown(str(run.recipe), run.steps, start=start, progress=progress))

@@ -29,12 +29,13 @@ def resolved(run: Run) -> Run:
 
 
 def differences(a: Run, b: Run) -> list[str]:
-    """What differs between two runs, one text for each setting; no text: the same run.
+    """What differs between two runs, one text for each setting; no text: the same run, whoever tracks it.
 
     What the models' configs say is compared where both runs know it (see `resolved`).
     """
     left, right = a.to_dict(), b.to_dict()
     configs = [side.pop("config", {"says": None})["says"] for side in (left, right)]
+    del left["tracker"], right["tracker"]
     if a.model == b.model and None not in configs:
         left["model"], right["model"] = configs
     told: list[str] = []
