@@ -73,5 +73,14 @@ def test_a_band_spans_the_seeds_and_a_single_seed_has_none(row: Make) -> None:
     assert curves(tables([row("bf16", 0, 4.0), row("bf16", 1, 4.1)])[0])[0].lines[0].band != ""
 
 
+def test_a_switch_of_recipes_is_marked_where_its_step_stands(row: Make) -> None:
+    text = "bf16 until 40%, then w8a8"
+    valid, _, train = curves(tables([row("bf16", 0, 4.0), row(text, 0, 4.1)])[0])
+    assert [(mark.shade, mark.text) for mark in valid.marks] == [(1, f"{text}: w8a8 from step 5 on")]
+    assert valid.marks[0].at == pytest.approx(40)  # of steps 0 to 10
+    assert train.marks[0].at == pytest.approx(100 * 3 / 9)  # of steps 1 to 10
+    assert curves(tables([row("bf16", 0, 4.0)])[0])[0].marks == ()
+
+
 def test_runs_that_tell_no_curve_draw_none(row: Make) -> None:
     assert curves(tables([row("bf16", curve=[], validation=None)])[0]) == []
