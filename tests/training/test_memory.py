@@ -39,7 +39,7 @@ def test_a_tied_heads_moments_are_written_like_those_of_the_other_converted_laye
     config = GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20, n_positions=8, bos_token_id=0, eos_token_id=0)
     model, chosen = GPT2LMHeadModel(config), recipe("paper-m8")
     assert model.lm_head.weight is model.transformer.wte.weight
-    (written, m, v), (rest, *plain) = state_groups(model, chosen, quantize(model, chosen))
+    (written, m, v), (rest, *plain) = state_groups(model, quantize(model, chosen))
     layers = [f"transformer.h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")]
     assert list(written) == ["transformer.wte.weight", *layers]
     assert (m, v, *plain) == ("int8/row", "fp32", "fp32", "fp32")

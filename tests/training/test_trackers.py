@@ -72,8 +72,7 @@ def test_a_listener_hears_every_line_of_the_ledger(tmp_path):
 def test_a_tracker_is_named_rightly_and_installed(small, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"Run.tracker is one of .*, got 'tensorbord'; did you mean 'tensorboard'\?"):
         Run(tracker="tensorbord")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("pennyweight.training.trackers.tracker.find_spec", lambda name: None)
+    monkeypatch.setattr("pennyweight.training.trackers.chosen.find_spec", lambda name: None)
     for name in ("tensorboard", "wandb", "mlflow"):
         with pytest.raises(ValueError, match=f"tracker={name} is not installed here; pip install {name}"):
             train(small(tracker=name), tmp_path / "r", progress=False)

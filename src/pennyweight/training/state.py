@@ -94,7 +94,9 @@ class Training:
                 raise ValueError(f"it does not hold its {name!r}")
         if told := differences(Run.from_dict(state["run"]), self.run):
             raise ValueError(f"it is of another run; what it holds and what was asked: {'; '.join(told)}")
-        self.switch(self.run.recipe.at(state["progress"]["step"] - 1, self.run.steps))  # of the last step before it
+        recipe = self.run.recipe.at(state["progress"]["step"] - 1, self.run.steps)  # of the last step taken
+        if recipe != self.conversion.recipe:
+            self.switch(recipe)
         own = untied(self.model.state_dict())
         if own.keys() != saved.model.keys():
             names = ", ".join(sorted(own.keys() ^ saved.model.keys())[:3])

@@ -40,10 +40,11 @@ class Wandb:
         self._finished = False
 
     def write(self, line: Line) -> None:
-        """One call. What was sent before this process began is dropped there, and is the same bit for bit."""
-        said = event(line)
-        self._run.log({**scalars(line), **({} if said is None else {"event": said})}, step=int(line["step"]))
+        """One call; nothing for a step that stands there from a process before, with the same numbers bit for bit."""
         self._finished = line["kind"] == "end"
+        said, step = event(line), int(line["step"])
+        if step >= self._run.starting_step:
+            self._run.log({**scalars(line), **({} if said is None else {"event": said})}, step=step)
 
     def end(self) -> None:
         """Waits until everything is sent."""
