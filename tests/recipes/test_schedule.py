@@ -52,7 +52,8 @@ def test_steps_are_whole_numbers_and_shares_are_rounded_to_them():
         ("bf16 until soon, then w8a8", "got 'soon'"),
         ("bf16 until, then w8a8", "cannot be read at 'until'"),
         ("bf16 until 10%,, then w8a8", "has a comma with no recipe beside it"),
-        ("bf16 w8a8", "cannot be read at 'w8a8'"),
+        ("bf16 until 10% w8a8", "cannot be read at 'w8a8'"),
+        ("bf16 w8a8", "No recipe is called 'bf16 w8a8'; did you mean"),
         ("bf16 until 10%, then peny8", "did you mean 'penny8'"),
     ],
 )

@@ -17,6 +17,7 @@ from pennyweight.spelling import closest
 
 FORM = "RECIPE until 10%, then RECIPE (10% or 0.1: a share of the steps; 40: steps)"
 BETWEEN = re.compile(r"\s*,\s*then\s+|\s*,\s*|\s+then\s+")
+WORDS = ("from", "until", "then")
 END = ("100%", "end", "the end")
 
 
@@ -25,7 +26,7 @@ def recipe(text: str | Recipe) -> Recipe:
 
     A recipe is returned as it is. ValueError in one sentence, with the nearest right name, for anything else.
     """
-    if not isinstance(text, str) or len(text.split()) < 2:
+    if not isinstance(text, str) or not ("," in text or any(closest(word, WORDS) for word in text.lower().split()[1:])):
         return named.recipe(text)
     parts = [_part(part, text) for part in BETWEEN.split(text.strip())]
     (first, _, _), last = parts[0], parts[-1]
