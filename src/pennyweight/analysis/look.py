@@ -68,7 +68,8 @@ class Look:
     def to_line(self) -> dict[str, Any]:
         """The look as a line of the ledger holds it: measure -> one number a layer, in the order of `layers`."""
         layers = list(self.measures)
-        names = [name for name in MEASURES if any(name in self.measures[layer] for layer in layers)]
+        order = {name: place for place, name in enumerate(MEASURES)}
+        names = sorted({name for found in self.measures.values() for name in found}, key=order.__getitem__)
         columns = {name: [short(self.measures[layer].get(name)) for layer in layers] for name in names}
         top = {layer: [[channel, short(ratio)] for channel, ratio in found] for layer, found in self.top.items()}
         line = {"layers": layers, "measures": columns, "top": top, "seconds": round(self.seconds, 4)}

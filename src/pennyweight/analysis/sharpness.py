@@ -109,7 +109,9 @@ def gradient(parameters: Sequence[Tensor], loss: Callable[[], Tensor]) -> tuple[
     with torch.enable_grad():
         value = loss()
     grads = torch.autograd.grad(value, list(parameters), allow_unused=True)
-    return float(value.detach()), [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
+    return float(value.detach()), [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)
+    ]
 
 
 def climb(parameters: Sequence[Tensor], loss: Callable[[], Tensor], *, rho: float) -> float:
@@ -118,7 +120,10 @@ def climb(parameters: Sequence[Tensor], loss: Callable[[], Tensor], *, rho: floa
     length = math.sqrt(_dot(g, g))
     if not length > 0:
         return 0.0
-    with moved_to(parameters, [p + one * (rho / length) for p, one in zip(parameters, g, strict=True)]), torch.no_grad():
+    with (
+        moved_to(parameters, [p + one * (rho / length) for p, one in zip(parameters, g, strict=True)]),
+        torch.no_grad(),
+    ):
         return float(loss()) - here
 
 
@@ -141,7 +146,11 @@ def hessian_product(
 
     try:
         doubled(_noise(parameters, 0, "tried"))
-    except (RuntimeError, TypeError, AttributeError):  # no second derivative; a model that takes or gives something else
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ):  # no second derivative; a model that takes or gives something else
         return (lambda v: differences(parameters, lambda: objective(model, tokens), v)), "differences"
     return doubled, "double backward"
 
@@ -225,7 +234,8 @@ def _noise(parameters: Sequence[Tensor], seed: int, name: str) -> Point:
     made = []
     for place, p in enumerate(parameters):
         a, b = (
-            noise.uniform(noise.key(seed, 0, f"{name}.{place}", side), p.shape, device=p.device) for side in ("r", "phi")
+            noise.uniform(noise.key(seed, 0, f"{name}.{place}", side), p.shape, device=p.device)
+            for side in ("r", "phi")
         )
         made.append((-2 * (1 - a).log()).sqrt() * (2 * math.pi * b).cos())
     return made
