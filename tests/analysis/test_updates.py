@@ -68,7 +68,7 @@ def test_a_step_of_the_optimizer_is_seen(lr: float, low: float, high: float) -> 
     )
     lens = Lens(model, lambda model, x: model(x).square().mean(), "fp32")
     x = torch.randn(32, 128)
-    for step in range(2):
+    for _ in range(2):
         update = Update(lens, optimizer)
         lens.objective(model, x).backward()
         optimizer.step()
@@ -80,7 +80,6 @@ def test_a_step_of_the_optimizer_is_seen(lr: float, low: float, high: float) -> 
     assert numbers["v.zero"] == 0
     # the same gradient twice: m goes from 0.1 g to 0.19 g and v likewise, so nothing that is stored may stay
     assert numbers["m.stalled"] < 0.05
-    assert step == 1
 
 
 def test_v_at_a_beta_that_hardly_moves_it_is_stalled_under_nearest_rounding() -> None:

@@ -1,4 +1,4 @@
-"""Analysis: looks at a model and changes nothing: what writing did to it, layer by layer, and how sharp its minimum is."""
+"""Analysis: looks at a model and changes nothing: what writing did to each layer, and how sharp the minimum is."""
 
 from pennyweight.analysis.blame import Blamed as Blamed
 from pennyweight.analysis.blame import blame as blame

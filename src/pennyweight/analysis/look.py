@@ -22,7 +22,11 @@ _TENSORS = {
     "v": "moment v",
 }
 MEASURES: dict[str, tuple[str, int]] = {
-    **{f"{t}.{name}": (f"{what}: {said}", worse) for t, what in _TENSORS.items() for name, (said, worse) in _TENSOR.items()},
+    **{
+        f"{tensor}.{name}": (f"{what}: {said}", worse)
+        for tensor, what in _TENSORS.items()
+        for name, (said, worse) in _TENSOR.items()
+    },
     **{
         f"{product}.{name}": (f"product {product}: {_TENSOR[name][0]}", _TENSOR[name][1])
         for product in ("output", "grad_input", "grad_weight")

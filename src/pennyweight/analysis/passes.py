@@ -128,7 +128,7 @@ def sampled_gradients(
     lens: Lens, tokens: Tensor, kept: Mapping[str, str], parameters: Mapping[str, nn.Parameter],
     precise: Callable[[], AbstractContextManager[object]],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Rows of the gradients of some weights (layer -> parameter), float32; each gradient is freed when it is complete."""
+    """Rows of the gradients of some weights (layer -> parameter), float32; each gradient is freed when complete."""
     rows: dict[str, Tensor] = {}
     layer_of = {parameter: layer for layer, parameter in kept.items()}
 

@@ -1,4 +1,4 @@
-"""Sampling: which rows or columns of a matrix say what a cast does to all of it, each under the scale it really gets."""
+"""Sampling: rows or columns of a matrix that say what a cast does to all of it, each under the scale it really has."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def strided(count: int, wanted: int) -> Tensor:
 
 
 def sample(matrix: Tensor, cast: Cast | None, *, numbers: int = NUMBERS) -> Tensor:
-    """About `numbers` numbers of a matrix [R, C], as a matrix whose groups a cast scales as it scales those of the whole.
+    """About `numbers` numbers of a matrix [R, C], as a matrix whose groups a cast scales as it scales the whole's.
 
     Rows, where a group lies within one; columns, where it lies within one of those; bands of whole squares. Where one
     scale belongs to the whole tensor, rows and the one that holds the largest magnitude. None: no cast, so any rows.
@@ -23,7 +23,7 @@ def sample(matrix: Tensor, cast: Cast | None, *, numbers: int = NUMBERS) -> Tens
     Ancestor: `numbers` of R C or more is the matrix itself.
     """
     R, C = matrix.shape
-    if R * C <= numbers:
+    if matrix.numel() <= numbers:
         return matrix
     granularity = "row" if cast is None else cast.scale.granularity
     if granularity == "column":

@@ -1,4 +1,4 @@
-"""Sharpness: how steep the loss is around the weights: the worst climb nearby, the largest curvature, slices through it.
+"""Sharpness: how steep the loss is around the weights: the worst climb nearby, the largest curvature, slices.
 
 Of the model with its recipe off, in float32, at its master weights (`nn.unwritten`): what precision did to the place
 where training stands, not to the forward pass.
@@ -32,8 +32,8 @@ class Sharpness:
     m_sharpness:   mean over parts of m sequences of how much the loss of a part rises rho away along its own gradient
     eigenvalue:    the largest one of the Hessian, by Lanczos; negative only where the loss curves down everywhere
     by:            how Hessian-vector products were made: "double backward" or "differences" of gradients
-    slice_1d:      (alpha, loss) along one direction of the filters' own norms; slice_2d: rows of losses over two of them,
-                   at the same alphas
+    slice_1d:      (alpha, loss) along one direction of the filters' own norms
+    slice_2d:      rows of losses over two such directions, along each at the same alphas
     """
 
     loss: float
@@ -62,9 +62,10 @@ def sharpness(
 
     lanczos: Hessian-vector products. alphas: where the slices are cut, in units of the filters' norms; none: no slice.
     Source:   m-sharpness, Foret et al. 2021, arXiv:2010.01412; slices with filter normalization, Li et al. 2018,
-              arXiv:1712.09913; Lanczos on Hessian-vector products (Pearlmutter 1994), Yao et al. 2020, arXiv:1912.07145.
-    Costs:    a gradient and a loss a part, `lanczos` second gradients (each two to three gradients), a loss a point; three to
-              `lanczos` + 2 float32 copies of the weights.
+              arXiv:1712.09913; Lanczos on Hessian-vector products (Pearlmutter 1994), Yao et al. 2020,
+              arXiv:1912.07145.
+    Costs:    a gradient and a loss a part, `lanczos` second gradients (each two to three gradients), a loss a point;
+              up to `lanczos` + 2 float32 copies of the weights.
     """
     mode = model.training
     with untouched(model), unwritten(model) as named:
@@ -180,7 +181,8 @@ def differences(parameters: Sequence[Tensor], loss: Callable[[], Tensor], v: Poi
 def lanczos_top(product: Callable[[Point], Point], start: Point, *, steps: int) -> float:
     """The largest eigenvalue of a symmetric operator, seen from `start`: the largest one of its tridiagonal matrix.
 
-    Every new vector is made orthogonal to all before it. Never above the true one, but by rounding. Source: Lanczos 1950.
+    Every new vector is made orthogonal to all before it. Never above the true one, but by rounding.
+    Source: Lanczos 1950.
     """
     length = math.sqrt(_dot(start, start))
     basis = [[one / length for one in start]]

@@ -44,7 +44,7 @@ def writing(matrix: Tensor, cast: Cast | None, key: int | None = None, *, number
 
 
 def stored_codes(module: Written, *, numbers: int = NUMBERS) -> Measures:
-    """Of a weight that is its codes alone, sampled: the share of zero codes, and distinct codes. It has lost nothing."""
+    """Of a weight that is its codes alone, sampled: the share of zero codes, and distinct codes; it lost nothing."""
     stored = module.layer.stored
     assert stored is not None
     codes = sample(stored.codes.T if stored.turned else stored.codes, None, numbers=numbers)

@@ -18,14 +18,15 @@ from pennyweight.optim import AdamW
 from pennyweight.optim.moments import Moment
 from pennyweight.optim.update import Plan
 
+STALLED = 0.1
 SLICES = 4  # stretches of a flattened moment, evenly spread
 
 
 def half_steps(written: Quantized, towards: Tensor) -> Tensor | None:
     """How far each written number is from where the next one would be nearer, on the side of `towards` (its sign).
 
-    Of a matrix [R, C], in the rotated basis if the cast rotates; infinite beyond the last value. None: of a format whose
-    steps are no multiples of one scale (log, expanded, and torch's own dtypes).
+    Of a matrix [R, C], in the rotated basis if the cast rotates; infinite beyond the last value. None: of a format
+    whose steps are no multiples of one scale (log, expanded, and torch's own dtypes).
     """
     cast = written.cast
     if cast.native or isinstance(cast.format, LogRange | Expanded):
@@ -66,15 +67,17 @@ def swallowed(before: Tensor, after: Tensor, cast: Cast) -> Measures:
 
 @torch.no_grad()
 def moved(old: Tensor, fresh: Tensor | None, new: Tensor) -> Measures:
-    """What storing did to the moments that a step made: old, what they were; fresh, before they were stored; new, stored.
+    """What storing did to the moments that a step made: old ones, fresh ones before they were stored, new ones as stored.
 
-    db, bias, zero: of new against fresh;  stalled: the share that stayed although the fresh value is another. Without
-    fresh values (the gradient is gone) only stalled: the share that stayed, of those that were not 0.
+    db, bias, zero: of new against fresh;  stalled: the share that moved by less than STALLED of what it should have: a
+    scale that follows its block's largest number by a rounding error moves nothing. Without fresh values (the gradient
+    is gone) only stalled: the share that stayed, of those that were not 0.
     """
     if fresh is None:
         return {"stalled": float(((new == old) & (old != 0)).sum()) / max(1, int((old != 0).sum()))}
     seen = fidelity(fresh, new)
-    stalled = float(((new == old) & (fresh != old)).sum()) / max(1, old.numel())
+    should = (fresh - old).abs()
+    stalled = float(((new - old).abs() < STALLED * should).sum()) / max(1, old.numel())
     return {"db": seen.db, "bias": seen.bias, "zero": seen.zero_share, "stalled": stalled}
 
 

@@ -22,8 +22,8 @@ ALPHAS_2D = tuple(x / 2 for x in range(-2, 3))  # and five times five
 class Watch:
     """Looks before a step (`before`) and after it (`after`); between looks it holds nothing.
 
-    every, fidelity_every, sharpness_every: steps between two looks, two comparisons of gradients with full precision, two
-    measurements of sharpness; 0: never. A comparison or a sharpness falls on a step with a look of its own or makes one.
+    every, fidelity_every, sharpness_every: steps between two looks, two comparisons of gradients with full precision,
+    two measurements of sharpness; 0: never. A comparison or a sharpness is part of a look, or makes one.
     """
 
     lens: Lens
