@@ -22,7 +22,7 @@ from pennyweight.analysis.tensors import (
 )
 from pennyweight.nn import WrittenConv1D, WrittenLinear
 from pennyweight.nn import operands as nn_operands
-from pennyweight.nn.linear import slot_cast
+from pennyweight.nn.layer import slot_cast
 from pennyweight.nn.unwritten import unwritten
 
 Objective = Callable[[nn.Module, Tensor], Tensor]

@@ -67,7 +67,7 @@ def swallowed(before: Tensor, after: Tensor, cast: Cast) -> Measures:
 
 @torch.no_grad()
 def moved(old: Tensor, fresh: Tensor | None, new: Tensor) -> Measures:
-    """What storing did to the moments that a step made: old ones, fresh ones before they were stored, new ones as stored.
+    """What storing did to moments: the old ones, the fresh ones before they were stored, the new ones as stored.
 
     db, bias, zero: of new against fresh;  stalled: the share that moved by less than STALLED of what it should have: a
     scale that follows its block's largest number by a rounding error moves nothing. Without fresh values (the gradient
