@@ -18,6 +18,7 @@ FLAGS = {
     "report": {"--json"},
     "recipes": {"--json"},
     "doctor": {"--json"},
+    "analyze": {"--json"},
     "bench": {"--only", "--device", "--repeats", "--threads", "--out", "--json"},
 }
 

@@ -43,13 +43,16 @@ MEASURES: dict[str, tuple[str, int]] = {
 DIGITS = 4  # that a number of a look keeps in the ledger
 
 
-def short(number: float | None) -> float | None:
-    """The number with DIGITS significant digits; None for what is no number, and infinite decibels as 999."""
+def short(number: float | None, measure: str = "") -> float | None:
+    """The number with DIGITS significant digits; None for what is no number, and infinite decibels as 999.
+
+    A cosine keeps six decimals: what is left of 1 is what it says.
+    """
     if number is None or math.isnan(number):
         return None
     if math.isinf(number):
         return math.copysign(999.0, number)
-    return float(f"{number:.{DIGITS}g}")
+    return round(number, 6) if measure.endswith("cosine") else float(f"{number:.{DIGITS}g}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Look:
         layers = list(self.measures)
         order = {name: place for place, name in enumerate(MEASURES)}
         names = sorted({name for found in self.measures.values() for name in found}, key=order.__getitem__)
-        columns = {name: [short(self.measures[layer].get(name)) for layer in layers] for name in names}
+        columns = {name: [short(self.measures[layer].get(name), name) for layer in layers] for name in names}
         top = {layer: [[channel, short(ratio)] for channel, ratio in found] for layer, found in self.top.items()}
         line = {"layers": layers, "measures": columns, "top": top, "seconds": round(self.seconds, 4)}
         if self.sharpness:

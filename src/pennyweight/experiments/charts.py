@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over tokens."""
+    """Lines over tokens, or over what `unit` says."""
 
     title: str
     note: str
@@ -45,6 +45,7 @@ class Chart:
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
     zero: float | None = None
+    unit: str = "tokens"
 
 
 Points = list[tuple[float, float]]
