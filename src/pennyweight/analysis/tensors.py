@@ -10,6 +10,7 @@ from pennyweight.analysis.sampling import NUMBERS, sample
 from pennyweight.nn import WrittenConv1D, WrittenLinear
 from pennyweight.nn.linear import linear
 from pennyweight.numerics import Cast, fidelity
+from pennyweight.numerics.fidelity import distinct
 
 Measures = dict[str, float]
 Written = WrittenLinear | WrittenConv1D
@@ -48,7 +49,7 @@ def stored_codes(module: Written, *, numbers: int = NUMBERS) -> Measures:
     stored = module.layer.stored
     assert stored is not None
     codes = sample(stored.codes.T if stored.turned else stored.codes, None, numbers=numbers)
-    return {"zero": float((codes == 0).float().mean()), "codes": float(codes.unique().numel())}
+    return {"zero": float((codes == 0).float().mean()), "codes": float(distinct(codes.contiguous()))}
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from pennyweight.analysis.sampling import NUMBERS, sample
 from pennyweight.analysis.tensors import Measures, Written, matrix_of
 from pennyweight.numerics import Cast, Quantized, fidelity
 from pennyweight.numerics.companding import Expanded, LogRange
+from pennyweight.numerics.fidelity import distinct
 from pennyweight.optim import AdamW
 from pennyweight.optim.moments import Moment
 from pennyweight.optim.update import Plan
@@ -140,7 +141,7 @@ class Update:
         told = moved(old, fresh, new)
         if not moment.plain:
             codes = torch.cat([moment.codes(slot, state, shape, a, b) for a, b in places])
-            told["codes"] = float(codes.unique().numel())
+            told["codes"] = float(distinct(codes))
         return told
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pennyweight.analysis import MEASURES, Look
+from pennyweight.analysis import MEASURES, Blamed, Look
 from pennyweight.analysis.blame import breaks
 from pennyweight.experiments import charts, wording
 from pennyweight.experiments.results import Row, is_single
@@ -96,12 +96,14 @@ def breaking(looks: Sequence[Look]) -> str:
     if found is None:
         return f"No layer got two bits worse than it was, in {len(looks)} look{'s' if len(looks) != 1 else ''}."
     step, broken = found
-    names = [
-        f"{one.layer} ({MEASURES[one.measure][0]} from {number(one.before, one.measure)} to {number(one.now, one.measure)})"
-        for one in broken[:NAMED]
-    ]
+    names = [f"{one.layer} ({_change(one)})" for one in broken[:NAMED]]
     more = f", and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
     return f"Breaks at step {step:,}: {'; '.join(names)}{more}."
+
+
+def _change(one: Blamed) -> str:
+    before, now = number(one.before, one.measure), number(one.now, one.measure)
+    return f"{MEASURES[one.measure][0]} from {before} to {now}"
 
 
 def cost(looks: Sequence[Look], row: Mapping[str, Any]) -> str:

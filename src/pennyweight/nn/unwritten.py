@@ -43,14 +43,14 @@ def unwritten(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
 def _stock_layer(module: WrittenLinear | WrittenConv1D) -> Iterator[None]:
     """The layer as the class that it was."""
     written, weight, stored = type(module), module.weight, module.layer.stored
-    module.__class__ = STOCK[written]
+    module.__class__ = STOCK[written]  # type: ignore[assignment]  # as `quantize` does
     if stored is not None:
         module._parameters["weight"] = nn.Parameter(stored.values())
     try:
         yield
     finally:
         module._parameters["weight"] = weight  # type: ignore[assignment]  # the parameter that was there
-        module.__class__ = written
+        module.__class__ = written  # type: ignore[assignment]
 
 
 @contextmanager
