@@ -33,14 +33,15 @@ def state_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"recipe": "bf16"},
-        {"recipe": "penny8k8"},
         {"recipe": "penny4"},
         {"recipe": "penny8-nomaster", "gradients": "freed", "clip_by": "previous"},
-        {"recipe": "paper-w8a8g8", "accumulate": 2},
-        {"recipe": "paper-v8"},
+        pytest.param({"recipe": "bf16"}, marks=pytest.mark.long),
+        pytest.param({"recipe": "penny8k8"}, marks=pytest.mark.long),
+        pytest.param({"recipe": "paper-w8a8g8", "accumulate": 2}, marks=pytest.mark.long),
+        pytest.param({"recipe": "paper-v8"}, marks=pytest.mark.long),
+        pytest.param({"recipe": "penny8", "compile": True}, marks=pytest.mark.long),
     ],
-    ids=lambda changes: changes["recipe"],
+    ids=lambda changes: changes["recipe"] + "-compiled" * ("compile" in changes),
 )
 def test_a_training_that_is_looked_at_comes_out_bit_for_bit_the_same(
     small: Small, tmp_path: Path, changes: dict[str, Any]
