@@ -1,6 +1,7 @@
 """Looking at a training changes no number of it, and what was seen stands in its ledger."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pennyweight.analysis import Look
+from pennyweight.analysis import Look, Watch
 from pennyweight.training import Diagnosis, train
 from pennyweight.training.checkpoint import load, newest
 from pennyweight.training.tensors import apart
@@ -76,6 +77,19 @@ def test_each_look_is_one_line_of_the_ledger_and_its_time_is_counted(small: Smal
     assert ["sharpness" in line for line in found] == [step % 3 == 0 for step in range(1, 8)]
     spent = sum(line["seconds"] + line.get("sharpness_seconds", 0.0) for line in found)
     assert spent - 0.01 <= result.diagnosis_seconds < result.seconds
+
+
+def test_looking_is_no_part_of_the_time_of_a_step(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("before", "after"):
+        true = getattr(Watch, name)
+        monkeypatch.setattr(Watch, name, lambda *given, true=true: (time.sleep(2.0), true(*given))[1])
+    run = small(recipe="bf16", steps=2, diagnosis=Diagnosis(every=2, fidelity_every=0))
+    train(run, tmp_path, progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    looked_at = next(line for line in lines if line["kind"] == "step" and line["step"] == 2)
+    assert looked_at["tokens_per_second"] > run.tokens_per_step / 2.0
 
 
 def test_nothing_is_looked_at_where_nobody_asked(small: Small, tmp_path: Path) -> None:
