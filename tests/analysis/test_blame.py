@@ -47,6 +47,11 @@ def test_zeros_of_v_are_blamed_from_the_first_look_on() -> None:
     assert breaks(looks) is not None
 
 
+def test_few_zeros_of_v_are_enough_where_zeros_elsewhere_are_not() -> None:
+    assert breaks([look(1, a={"v.zero": 0.01}, b={"v.zero": 0.0})]) is not None
+    assert breaks([look(1, a={"x.zero": 0.01}), look(2, a={"x.zero": 0.12})]) is None
+
+
 def test_what_is_no_judge_says_nothing() -> None:
     assert blame([]) == []
     assert blame([look(1, a={"x.codes": 255.0, "x.kurtosis": 3.0})]) == []

@@ -69,7 +69,7 @@ def test_the_sentences_name_the_layer_that_breaks_and_what_looking_cost() -> Non
     told, cost = heat.seen("run", looks, {"seconds": 52.0}).said
     assert told == "Breaks at step 100: a (input: decibels left from 40 to 10)."
     assert cost == "Looking took 2.0 s, 4.0 % of the rest of the run."
-    assert heat.seen("run", looks[:1], {}).said[0] == "No layer got two bits worse than it was, in 1 look."
+    assert heat.seen("run", looks[:1], {}).said[0] == "No layer got three bits worse than it was, in 1 look."
 
 
 def test_the_page_shows_the_maps_of_a_run_and_hides_all_but_the_chosen_one(tmp_path: Path, row: Make) -> None:

@@ -14,6 +14,11 @@ from pennyweight.training import Diagnosis, train
 from pennyweight.training.checkpoint import load, newest
 from pennyweight.training.tensors import apart
 
+# what torch says of itself while it compiles
+QUIET = [
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
 Small = Callable[..., Any]
 OFF = Diagnosis(every=0, fidelity_every=0)
 ON = Diagnosis(every=1, fidelity_every=2, sharpness_every=3)
@@ -40,7 +45,7 @@ def state_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         pytest.param({"recipe": "penny8k8"}, marks=pytest.mark.long),
         pytest.param({"recipe": "paper-w8a8g8", "accumulate": 2}, marks=pytest.mark.long),
         pytest.param({"recipe": "paper-v8"}, marks=pytest.mark.long),
-        pytest.param({"recipe": "penny8", "compile": True}, marks=pytest.mark.long),
+        pytest.param({"recipe": "penny8", "compile": True}, marks=[pytest.mark.long, *QUIET]),
     ],
     ids=lambda changes: changes["recipe"] + "-compiled" * ("compile" in changes),
 )

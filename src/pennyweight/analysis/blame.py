@@ -8,9 +8,15 @@ from statistics import median
 from pennyweight.analysis.look import Look
 
 DECIBELS_PER_BIT = 6.02
-LEAST = {"saturated": 0.01, "zero": 0.01, "cosine": 0.01, "stalled": 0.1}  # shares below which a change says little
+LEAST = {
+    "saturated": 0.01,
+    "zero": 0.05,
+    "cosine": 0.01,
+    "stalled": 0.1,
+    "v.zero": 0.001,
+}  # shares below which a change says little
 JUDGED = ("db", "saturated", "zero", "stalled", "cosine", "norm_ratio")
-BROKEN = 2.0  # a score from which on a layer counts as broken: two bits lost, or a share four times as large
+BROKEN = 3.0  # a score from which on a layer counts as broken; in a healthy run gradients reach 1.7 (LOG.md)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def _judged(layer: str, name: str, now: Look, earlier: Sequence[Look]) -> Blamed
     elif not seen:
         seen = [number for one in now.measures.values() if (number := one.get(name)) is not None]
     before = median(seen) if seen else None
-    return Blamed(layer, _score(name.partition(".")[2], before, value), name, before, value)
+    return Blamed(layer, _score(name if name in LEAST else name.partition(".")[2], before, value), name, before, value)
 
 
 def _score(kind: str, before: float | None, now: float | None) -> float:

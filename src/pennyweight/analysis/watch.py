@@ -13,6 +13,7 @@ from pennyweight.analysis.sharpness import sharpness
 from pennyweight.analysis.updates import Update
 from pennyweight.optim import AdamW
 
+FIRST = 10  # step of an early look beside those at the interval: what breaks from the start on breaks soon
 SEQUENCES = 2  # of a batch, on which the two passes of a look are made
 ALPHAS = tuple(x / 4 for x in range(-4, 5))  # a slice in training: nine points
 ALPHAS_2D = tuple(x / 2 for x in range(-2, 3))  # and five times five
@@ -23,7 +24,8 @@ class Watch:
     """Looks before a step (`before`) and after it (`after`); between looks it holds nothing.
 
     every, fidelity_every, sharpness_every: steps between two looks, two comparisons of gradients with full precision,
-    two measurements of sharpness; 0: never. A comparison or a sharpness is part of a look, or makes one.
+    two measurements of sharpness; 0: never. Where there are looks, there is one at step FIRST too. A comparison or a
+    sharpness is part of a look, or makes one.
     """
 
     lens: Lens
@@ -39,6 +41,8 @@ class Watch:
 
     def due(self, step: int) -> bool:
         """Whether step number `step`, counted from 1, is looked at."""
+        if step == FIRST and self.every > 0:
+            return True
         return any(_falls(step, every) for every in (self.every, self.fidelity_every, self.sharpness_every))
 
     def before(self, step: int, batch: Tensor) -> None:

@@ -94,7 +94,7 @@ def breaking(looks: Sequence[Look]) -> str:
     """Where the run breaks, in a sentence."""
     found = breaks(looks)
     if found is None:
-        return f"No layer got two bits worse than it was, in {len(looks)} look{'s' if len(looks) != 1 else ''}."
+        return f"No layer got three bits worse than it was, in {len(looks)} look{'s' if len(looks) != 1 else ''}."
     step, broken = found
     names = [f"{one.layer} ({_change(one)})" for one in broken[:NAMED]]
     more = f", and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
