@@ -15,7 +15,7 @@ FLOORS = [
     ["kernels"],
     ["recipes"],
     ["nn", "optim", "data"],
-    ["parallel"],
+    ["parallel", "analysis"],
     ["training"],
     ["experiments"],
     ["cli"],

@@ -16,7 +16,19 @@ _PUBLIC = {
     "Result": "pennyweight.training",
     "compare": "pennyweight.experiments",
 }
-_FLOORS = ("numerics", "kernels", "recipes", "nn", "optim", "data", "parallel", "training", "experiments", "cli")
+_FLOORS = (
+    "numerics",
+    "kernels",
+    "recipes",
+    "nn",
+    "optim",
+    "data",
+    "parallel",
+    "analysis",
+    "training",
+    "experiments",
+    "cli",
+)
 
 __all__ = ["__version__", "optim", *_PUBLIC]
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pennyweight.numerics import cast, fidelity
+from pennyweight.numerics.fidelity import distinct
 
 KINDS = ("gaussian", "laplace", "t3", "outlier")
 # number-formats, section 10: dB of 512 x 768 numbers by kind. Figures that hang on one maximum move by several dB.
@@ -182,3 +183,12 @@ def test_what_is_not_finite_is_counted_and_left_out() -> None:
 def test_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"one shape, got \(2, 2\) and \(4,\)"):
         fidelity(torch.ones(2, 2), torch.ones(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+def test_distinct_codes_are_counted_without_sorting(dtype: torch.dtype) -> None:
+    codes = torch.tensor([[0, 5, 5], [127, 5, 0]], dtype=dtype)
+    assert distinct(codes) == 3
+    assert distinct(torch.arange(256).to(torch.uint8).view(dtype)) == 256
+    assert distinct(torch.tensor([-1, -1, -128], dtype=torch.int8)) == 2
+    assert distinct(torch.empty(0, dtype=dtype)) == 0

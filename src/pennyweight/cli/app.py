@@ -8,6 +8,7 @@ import typer
 
 from pennyweight import __version__
 from pennyweight.cli import settings
+from pennyweight.cli.analyze import analyze
 from pennyweight.cli.arguments import spread_settings
 from pennyweight.cli.bench import bench
 from pennyweight.cli.compare import compare
@@ -47,7 +48,7 @@ EPILOGS = {"train": settings.told(), "recipes": GRAMMAR, "compare": "Settings fo
 
 for name, verb in {
     "compare": compare, "train": train, "eval": evaluate, "report": report, "recipes": recipes, "doctor": doctor,
-    "bench": bench,
+    "bench": bench, "analyze": analyze,
 }.items():  # fmt: skip
     app.command(name, epilog=EPILOGS.get(name))(verb)
 

@@ -29,6 +29,9 @@ SETTINGS = (
     ("evaluation.tokens", "65536", "of the validation part"),
     ("checkpoint.every", "0", "steps; 0: at the end and on Ctrl-C"),
     ("checkpoint.keep", "2", "newest checkpoints that stay"),
+    ("diagnosis.every", "50", "steps between looks at every layer; 0: none"),
+    ("diagnosis.fidelity_every", "100", "gradients against full precision"),
+    ("diagnosis.sharpness_every", "0", "curvature and slices of the loss"),
 )
 PART = "recipe.PART", "", "such as recipe.m=int8 recipe.last=0.1"
 

@@ -47,7 +47,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over tokens."""
+    """Lines over tokens, or over what `unit` says."""
 
     title: str
     note: str
@@ -56,6 +56,7 @@ class Chart:
     up: tuple[Tick, ...]
     zero: float | None = None
     marks: tuple[Mark, ...] = ()
+    unit: str = "tokens"
 
 
 Points = list[tuple[float, float]]

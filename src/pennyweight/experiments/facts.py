@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pennyweight.experiments import bars, charts, wording
+from pennyweight.experiments.heat import Seen
 from pennyweight.experiments.results import Row
 from pennyweight.experiments.standings import Standing, Table, tables
 from pennyweight.recipes import PRODUCTS, Recipe
@@ -59,6 +60,7 @@ class Facts:
     warnings: tuple[str, ...]
     files: str  # that hold the same numbers for machines
     peak: str = wording.PEAK
+    seen: tuple[Seen, ...] = ()  # by diagnosis
 
 
 def title_of(rows: Sequence[Row], found: Sequence[Table]) -> str:
@@ -71,8 +73,8 @@ def title_of(rows: Sequence[Row], found: Sequence[Table]) -> str:
     return f"What {wording.listing(others)} {'cost' if len(others) > 1 else 'costs'} against {baseline}"
 
 
-def facts(rows: Sequence[Row], *, files: str) -> Facts:
-    """Everything there is to say about some runs, whose numbers stand in `files` too."""
+def facts(rows: Sequence[Row], *, files: str, seen: Sequence[Seen] = ()) -> Facts:
+    """Everything there is to say about some runs, whose numbers stand in `files` too, and what diagnosis saw."""
     found = tables(rows)
     warnings = []
     if len(found) > 1:
@@ -82,7 +84,14 @@ def facts(rows: Sequence[Row], *, files: str) -> Facts:
         )
     sections = tuple(_section(table) for table in found)
     return Facts(
-        title_of(rows, found), sections, _written(rows), _machine(rows), _commands(rows), tuple(warnings), files
+        title_of(rows, found),
+        sections,
+        _written(rows),
+        _machine(rows),
+        _commands(rows),
+        tuple(warnings),
+        files,
+        seen=tuple(seen),
     )
 
 

@@ -57,6 +57,9 @@ def markdown(facts: Facts) -> str:
             f" (data {place})" if len(facts.sections) > 1 else ""
         )
         parts += [f"## {heading}", *_section(section)]
+    if facts.seen:
+        told = tuple(f"{one.name}: {' '.join(one.said)}" for one in facts.seen)
+        parts += ["## What diagnosis saw (maps in report.html)", bullets(told)]
     parts.append("## What each recipe writes")
     for written in facts.recipes:
         parts += _recipe(written)

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pennyweight.experiments.answers import COMPARISON, write_answers
 from pennyweight.experiments.facts import Facts, facts
+from pennyweight.experiments.heat import seen_of
 from pennyweight.experiments.markdown import markdown
 from pennyweight.experiments.results import Row, is_single, rows_of, write
 from pennyweight.training.files import write_whole
@@ -32,7 +33,8 @@ def write_report(rows: Sequence[Row], folder: Path) -> Path:
     single = is_single(folder)
     if not single:
         write_answers(rows, folder)
-    said = facts(rows, files=RUN_RESULT if single else f"{RESULTS} (the runs) and {COMPARISON} (what they say)")
+    files = RUN_RESULT if single else f"{RESULTS} (the runs) and {COMPARISON} (what they say)"
+    said = facts(rows, files=files, seen=seen_of(rows, folder))
     write_whole(folder / "report.md", markdown(said))
     write_whole(folder / "report.html", html(said))
     return folder / "report.html"

@@ -120,9 +120,12 @@ class Moment:
             return state[slot].view(-1)[start:stop]
         return self._quantized(slot, state, shape, start, stop).read().view(-1)
 
-    def codes(self, slot: str, state: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-        """The codes of the flattened moment, one element each."""
-        return self._quantized(slot, state, shape, 0, math.prod(shape)).codes_matrix().reshape(-1)
+    def codes(
+        self, slot: str, state: Mapping[str, Tensor], shape: tuple[int, ...], start: int = 0, stop: int | None = None
+    ) -> Tensor:
+        """The codes of elements start … stop of the flattened moment, one element each; without blocks, of all."""
+        stop = math.prod(shape) if stop is None else stop
+        return self._quantized(slot, state, shape, start, stop).codes_matrix().reshape(-1)
 
     def write(
         self,

@@ -7,7 +7,7 @@ from pennyweight.training.ledger import read_ledger
 from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.models import SHAPES, build_model, read_config
 from pennyweight.training.result import Result
-from pennyweight.training.run import Checkpoint, Config, Data, Evaluation, Optimizer, Run, Schedule
+from pennyweight.training.run import Checkpoint, Config, Data, Diagnosis, Evaluation, Optimizer, Run, Schedule
 from pennyweight.training.settings import differences, resolved, with_settings
 from pennyweight.training.validation import validation_loss
 
@@ -16,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "Config",
     "Data",
+    "Diagnosis",
     "Diverged",
     "Evaluation",
     "Optimizer",

@@ -121,4 +121,5 @@ def _result(
         machine=machine(),
         versions=versions(),
         swallowed_share=None if progress.swallowed is None else progress.swallowed / progress.step,
+        diagnosis_seconds=progress.diagnosis_seconds,
     )

@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from pennyweight.analysis import Look, Watch
+from pennyweight.analysis.passes import Lens
 from pennyweight.data import Corpus, validation_batches
 from pennyweight.numerics import key, stored_of
 from pennyweight.optim import state_bytes
@@ -45,6 +47,16 @@ class Loop:
     peak: Peak
     saved: int | None = None  # the step of the checkpoint that stands
     unmeasured: bool = False  # whether the recipe changed since memory was measured
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = self.watching()
+
+    def watching(self) -> Watch:
+        """Who looks at the model as it is converted now."""
+        run, training = self.training.run, self.training
+        lens = Lens(training.model, run.objective, training.conversion.recipe.precision)
+        return Watch(lens, training.optimizer, **asdict(run.diagnosis), seed=run.seed)
 
     def __call__(self) -> None:
         """Trains until the last step. The first Ctrl-C saves and raises KeyboardInterrupt; see also `check`."""
@@ -77,6 +89,7 @@ class Loop:
         before, recipe = training.conversion.recipe, run.recipe.at(step, run.steps)
         if recipe != before:
             training.switch(recipe)
+            self.watch = self.watching()
             self.unmeasured = True
             self.ledger.write("switch", step, before=before.name, recipe=recipe.name)
 
@@ -89,10 +102,16 @@ class Loop:
             group["lr"] = lr
         torch.manual_seed(key(run.seed, progress.step, "dropout", "") >> 1)  # >> 1: torch takes 63 bits
         batches = [training.sampler.next().to(self.peak.device) for _ in range(run.accumulate)]
+        looks, paused = self.watch.due(progress.step + 1), time.perf_counter()
+        if looks:
+            self.watch.before(progress.step + 1, batches[0])
+        began += time.perf_counter() - paused  # looking is no part of the step
         saved = SavedActivations(training.model)
         measures = self.unmeasured or not progress.memory
         gradient = self.gradient(batches, saved if measures else nullcontext)
-        loss = run.strategy.step(gradient, training.optimizer).item()
+        loss, paused = run.strategy.step(gradient, training.optimizer).item(), time.perf_counter()
+        look = self.watch.after(progress.step + 1) if looks else None
+        began += time.perf_counter() - paused
         gradient.clear()
         seconds = time.perf_counter() - began
         if measures:
@@ -112,6 +131,15 @@ class Loop:
             "step", progress.step, **numbers, tokens_per_second=round(rate, 1), resident_bytes=resident_bytes()
         )
         self.bar.step(progress.step, loss, rate)
+        if look is not None:
+            self.tell(look)
+
+    def tell(self, look: Look) -> None:
+        """Writes down what was seen, and counts how long looking and writing took."""
+        began = time.perf_counter()
+        self.ledger.write("diagnosis", look.step, **look.to_line())
+        spent = look.seconds + look.sharpness_seconds + time.perf_counter() - began
+        self.training.progress.diagnosis_seconds += spent
 
     def gradient(self, batches: list[Tensor], watch: Callable[[], AbstractContextManager[object]]) -> Gradient:
         """The gradient point of one step on `batches`, as the run holds or frees it."""

@@ -39,6 +39,7 @@ class Result:
     # Of the numbers that a step should have moved, the share whose codes stayed, on average over the steps; None: every
     # weight has a master
     swallowed_share: float | None = None
+    diagnosis_seconds: float = 0.0  # of `seconds`: looking at the training, and writing down what was seen
 
     def __repr__(self) -> str:
         """What people ask first, on one line; `to_dict` tells all."""

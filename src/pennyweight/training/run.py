@@ -182,6 +182,15 @@ class Checkpoint:
     keep: Annotated[Int, Field(ge=1)] = 2
 
 
+@value
+class Diagnosis:
+    """How often training is looked at, in steps; 0: never. Looking changes no number (`analysis.Watch`)."""
+
+    every: Annotated[Int, Field(ge=0)] = 50  # tensors, products, moments, updates
+    fidelity_every: Annotated[Int, Field(ge=0)] = 100  # weight gradients against full precision
+    sharpness_every: Annotated[Int, Field(ge=0)] = 0  # costs some fifty gradients of two sequences
+
+
 def _as_text(given: object) -> object:
     return json.dumps(given, sort_keys=True) if isinstance(given, dict) else given
 
@@ -225,6 +234,7 @@ class Run:
     compile: StrictBool = False  # the blocks by torch.compile: faster where much lies between the layers
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
+    diagnosis: Diagnosis = Diagnosis()
     config: Config | None = None  # of `model`, as it was when the run began; None: it is still to be read
 
     @model_validator(mode="after")

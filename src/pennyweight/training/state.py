@@ -27,6 +27,7 @@ class Progress:
     tokens: int = 0  # learned from
     seconds: float = 0.0  # all of the training
     step_seconds: float = 0.0  # the steps alone
+    diagnosis_seconds: float = 0.0  # looking, and writing down what was seen
     peak_memory_bytes: int = 0
     swallowed: float | None = None  # the shares of all steps, added up; None: every weight has a master
     gradient_norm: float | None = None  # of the last step, before it was clipped
