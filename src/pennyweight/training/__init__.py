@@ -1,7 +1,7 @@
 """The training of a run: the loop, its files, its memory and its guards."""
 
 from pennyweight.training.folder import load_run
-from pennyweight.training.guard import Diverged, TrainingFailed
+from pennyweight.training.guard import DiskFull, Diverged, TrainingFailed
 from pennyweight.training.launch import check, train
 from pennyweight.training.ledger import read_ledger
 from pennyweight.training.machine import commit, machine, versions
@@ -16,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "Config",
     "Data",
+    "DiskFull",
     "Diverged",
     "Evaluation",
     "Optimizer",
