@@ -37,7 +37,7 @@ def cluster(base: Run) -> Iterator[str]:
 @with_ray
 @pytest.mark.long
 def test_a_cluster_of_two_nodes_gives_the_same_numbers_bit_for_bit(tmp_path: Path, base: Run, cluster: str) -> None:
-    grid = ["--grid", "weights=none,8", "gradients=none,8", "--json"]
+    grid = ["--grid", "weights=none,8", "activations=none,8", "--json"]
     here = subprocess.run(command(base, tmp_path / "here", *grid, "--jobs", "2"), capture_output=True, text=True)
     there = subprocess.run(
         command(base, tmp_path / "there", *grid, "--on", "ray", "--address", cluster), capture_output=True, text=True
