@@ -37,6 +37,7 @@ def test_the_readmes_block_on_training_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/py/model/config.json").exists()
     assert (tmp_path / "runs/both/report.html").exists()
+    assert (tmp_path / "runs/grid/results.sqlite").exists()
 
 
 def test_every_command_of_the_readme_is_one_the_door_knows() -> None:

@@ -15,6 +15,7 @@ _PUBLIC = {
     "Run": "pennyweight.training",
     "Result": "pennyweight.training",
     "compare": "pennyweight.experiments",
+    "sweep": "pennyweight.experiments",
 }
 _FLOORS = (
     "numerics",

@@ -18,6 +18,8 @@ from pennyweight.training import Run
         ("train a=1 b=2", "train a=1 b=2"),
         ("train --set a=1 -- b=2", "train --set a=1 -- b=2"),
         ("train --set", "train --set"),
+        ("sweep --grid a=1,2 b=3 --set c=4 d=5", "sweep --grid a=1,2 --grid b=3 --set c=4 --set d=5"),
+        ("sweep --set c=4 d=5 --grid=a=1 b=2", "sweep --set c=4 --set d=5 --grid=a=1 --grid b=2"),
         ("train --set --steps 3", "train --set --steps 3"),
         ("train --out r --set a=1 b=2 --set c=3 d=4", "train --out r --set a=1 --set b=2 --set c=3 --set d=4"),
     ],

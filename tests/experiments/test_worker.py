@@ -1,5 +1,6 @@
 """A run in a process of its own: it answers in JSON, dies without taking the others along, and never runs alone."""
 
+import errno
 import json
 import os
 import signal
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from pennyweight.experiments import worker
 from pennyweight.experiments.worker import in_fresh_process
-from pennyweight.training import Data, Run
+from pennyweight.training import Data, DiskFull, Run, TrainingFailed
 
 BASE = Run(steps=10)
 
@@ -39,6 +41,37 @@ def test_a_process_that_dies_is_a_failed_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(subprocess, "Popen", popen)
     answer = in_fresh_process(BASE, tmp_path / "r", False)
     assert answer == {"status": "failed", "error": "the process of the run ended with signal SIGKILL"}
+
+
+def test_a_run_computes_with_the_threads_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.Popen
+    seen = "{'result': [t.get_num_threads(), os.environ['OMP_NUM_THREADS']]}"
+    told = f"worker.answer = lambda asked: (t.set_num_threads(asked['threads']), {seen})[1]"
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        code = f"import os, torch as t; from pennyweight.experiments import worker; {told}; worker.main()"
+        return real([sys.executable, "-c", code], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert in_fresh_process(BASE, tmp_path / "r", False, threads=2) == {"result": [2, "2"]}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DiskFull("no room"), {"status": "failed", "error": "no room", "disk_full": True}),
+        (OSError(errno.ENOSPC, "no room"), {"status": "failed", "error": "[Errno 28] no room", "disk_full": True}),
+        (OSError(errno.EIO, "broken"), {"status": "failed", "error": "[Errno 5] broken"}),
+        (TrainingFailed("too bad"), {"status": "failed", "error": "too bad"}),
+        (ValueError("no"), {"refused": "ValueError", "error": "no"}),
+    ],
+)
+def test_what_stopped_a_run_is_told(error: Exception, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(worker, "train", train)
+    assert worker.answer({"run": BASE.to_dict(), "folder": "r", "progress": False}) == told
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pennyweight.training import files
-from pennyweight.training.files import sweep, whole_folder, write_json, write_whole
+from pennyweight.training.files import is_full, sweep, whole_folder, write_json, write_whole
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -82,3 +82,11 @@ def test_what_a_killed_process_left_of_a_file_is_swept(tmp_path, monkeypatch):
     assert len(os.listdir(tmp_path)) == 2
     sweep(tmp_path)
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_want_of_room_is_told_from_other_failures_to_write():
+    assert is_full(OSError(errno.ENOSPC, "x"))
+    assert is_full(OSError(errno.EDQUOT, "x"))
+    assert is_full(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert not is_full(PermissionError(errno.EACCES, "No space left on device"))
+    assert not is_full(OSError("something else"))

@@ -19,11 +19,11 @@ from pennyweight.nn import activations_off, quantize
 from pennyweight.training import (
     Checkpoint,
     Data,
+    DiskFull,
     Diverged,
     Evaluation,
     Optimizer,
     Result,
-    TrainingFailed,
     build_model,
     load_run,
     read_ledger,
@@ -326,7 +326,7 @@ def test_a_full_disk_fails_in_one_sentence_and_the_last_checkpoint_survives(smal
         return whole(path, tensors)
 
     monkeypatch.setattr(checkpoint_room, "write_tensors", full)
-    with pytest.raises(TrainingFailed, match=r"No space left on device; the last checkpoint is step-000002$"):
+    with pytest.raises(DiskFull, match=r"No space left on device; the last checkpoint is step-000002$"):
         quiet(run, tmp_path / "r")
     assert os.listdir(tmp_path / "r" / "checkpoints") == ["step-000002"]
     assert not (tmp_path / "r" / "model").exists()

@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pennyweight.training import Run
 
+SPREAD = ("--set", "--grid")  # flags that take several path=value
 SETTING = re.compile(r"[A-Za-z_][\w.-]*=")
 
 
 def spread_settings(words: Sequence[str]) -> list[str]:
-    """`--set a=1 b=2` as `--set a=1 --set b=2`: every path=value that follows a setting is a setting too."""
+    """`--set a=1 b=2` as `--set a=1 --set b=2`: every path=value after a setting is a setting too; so with --grid."""
     spread: list[str] = []
-    inside = False
+    flag = None  # the one whose values these words are
     for place, word in enumerate(words):
         if word == "--":
             return [*spread, *words[place:]]
-        if inside and spread[-1] != "--set" and SETTING.match(word):
-            spread += ["--set", word]
+        if flag and spread[-1] != flag and SETTING.match(word):
+            spread += [flag, word]
             continue
-        value = bool(spread) and spread[-1] == "--set"
-        inside = word == "--set" or word.startswith("--set=") or value
+        value = bool(spread) and spread[-1] in SPREAD
+        begun = next((name for name in SPREAD if word == name or word.startswith(f"{name}=")), None)
+        flag = begun or (flag if value else None)
         spread.append(word)
     return spread
 

@@ -57,7 +57,7 @@ def status_of(command: Callable[[], object]) -> int:
     except (OSError, MemoryError) as error:
         return _told(error, FAILED)
     except RuntimeError as error:
-        if type(error).__name__ not in {"TrainingFailed", "Diverged", "OutOfMemoryError"}:
+        if type(error).__name__ not in {"TrainingFailed", "Diverged", "DiskFull", "OutOfMemoryError"}:
             raise  # a mistake of ours: its traceback is what a report needs
         return _told(error, FAILED)
     return status if isinstance(status, int) else DONE

@@ -39,6 +39,18 @@ def comparison_folder(run: "Run") -> Path:
     raise AssertionError("the candidates never end")
 
 
+def sweep_folder(run: "Run") -> Path:
+    """runs/sweep-<model>, or the same with -2, -3 ... where a sweep of another run already lives there."""
+    from pennyweight.experiments.sweep import belongs
+    from pennyweight.training import resolved
+
+    name = f"sweep-{slug(Path(run.model).name)}"
+    for folder in _candidates(name):
+        if not folder.exists() or belongs(folder, resolved(run)):
+            return folder
+    raise AssertionError("the candidates never end")
+
+
 def interrupted(folder: Path, again: str) -> str:
     """What an interrupted command says: where what is done is saved and how to go on, or that there is nothing yet."""
     found = (next(folder.glob(pattern), None) for pattern in ("**/checkpoints/step-*", "**/result.json"))

@@ -6,5 +6,18 @@ from pennyweight.experiments.evaluate import Evaluation, evaluate
 from pennyweight.experiments.facts import comparisons
 from pennyweight.experiments.report import report
 from pennyweight.experiments.results import Row
+from pennyweight.experiments.sweep import CellsNotBuilt, sweep
 
-__all__ = ["DEFAULT_RECIPES", "Evaluation", "Row", "answers", "belongs", "comparisons", "compare", "evaluate", "report"]
+__all__ = [
+    "DEFAULT_RECIPES",
+    "CellsNotBuilt",
+    "Evaluation",
+    "Row",
+    "answers",
+    "belongs",
+    "compare",
+    "comparisons",
+    "evaluate",
+    "report",
+    "sweep",
+]

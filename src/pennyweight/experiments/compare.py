@@ -14,7 +14,7 @@ from pennyweight.experiments.worker import REFUSALS, Answer, in_fresh_process
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.training import Run, check, differences, resolved, train
 from pennyweight.training.folder import RESULT as RUN_RESULT
-from pennyweight.training.folder import RESULTS, RUN, RUNS, check_writable
+from pennyweight.training.folder import RESULTS, RUN, RUNS, STORE, check_writable
 
 DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
 
@@ -85,6 +85,8 @@ def _earlier(out: Path, base: Run) -> list[Row]:
     check_writable(out)
     if (out / RUN).exists():
         raise FileExistsError(f"{out} holds a single run; choose another folder for a comparison")
+    if (out / STORE).exists():
+        raise FileExistsError(f"{out} holds a sweep; choose another folder for a comparison")
     if not (out / RESULTS).is_file():
         return []
     rows = read(out / RESULTS)
@@ -106,7 +108,7 @@ def _other(rows: Sequence[Row], base: Run) -> list[str]:
 
 def belongs(out: Path, base: Run) -> bool:
     """Whether `out` holds a comparison that `base` continues."""
-    return (out / RESULTS).is_file() and not _other(read(out / RESULTS), resolved(base))
+    return (out / RESULTS).is_file() and not (out / STORE).exists() and not _other(read(out / RESULTS), resolved(base))
 
 
 def _is_finished(folder: Path) -> bool:

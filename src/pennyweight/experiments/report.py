@@ -15,14 +15,19 @@ from pennyweight.training.folder import RESULT as RUN_RESULT
 from pennyweight.training.folder import RESULTS, check_writable
 
 
-def html(said: Facts) -> str:
-    """The report as one self-contained page: no script, no font, no image from elsewhere; everything escaped."""
+def page(template: str, said: object) -> str:
+    """A template of ours filled with what it says, its `facts`; everything escaped."""
     # autoescape for every template, whatever its name: recipe names and paths are other people's text
     pages = Environment(
         loader=PackageLoader("pennyweight.experiments", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return pages.get_template("report.html").render(facts=said)
+    return pages.get_template(template).render(facts=said)
+
+
+def html(said: Facts) -> str:
+    """The report as one self-contained page: no script, no font, no image from elsewhere."""
+    return page("report.html", said)
 
 
 def write_report(rows: Sequence[Row], folder: Path) -> Path:

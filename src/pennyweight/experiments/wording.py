@@ -10,6 +10,7 @@ from pennyweight.experiments.statistics import Spread
 NOTHING = "–"  # shown where a number is unknown
 PEAK = "the most that the process held, less what it held before the model was built"
 LITTLE = 0.75  # of the loss before step 1: still about that of knowing only how often each token comes
+FOLLOWED = "followed one another"
 MINUS = "−"  # the sign as long as the plus
 
 
@@ -172,8 +173,8 @@ def headline(standing: Standing, baseline: str) -> str:
     return f"{standing.recipe} {listing([text for text in told if text])}: {standing.verdict}{gone}."
 
 
-def summary(table: Table) -> str:
-    """What was trained or compared, in a few words."""
+def summary(table: Table, *, counted: str = "recipes", timed: str = FOLLOWED) -> str:
+    """What was trained or compared, in a few words; `counted`: what a line of the table is; `timed`: how they ran."""
     seeds = seeds_of(table)
     if not seeds:
         nothing = "" if table.alone else ", the baseline, has no finished run, so there is nothing to compare with"
@@ -182,21 +183,21 @@ def summary(table: Table) -> str:
     begin, end = first.mean("initial_loss"), first.loss.mean if first.loss else None
     down = f" (from {number(begin, 4)} before step 1)" if begin is not None else ""
     over = f"{len(seeds)} seeds" if len(seeds) != 1 else f"seed {seeds[0]}"
-    said = over.capitalize() if table.alone else f"{len(table.standings)} recipes, {over}"
+    said = over.capitalize() if table.alone else f"{len(table.standings)} {counted}, {over}"
     return (
         f"{said}, {count(table.tokens)} tokens a run{_model(first)}. "
         f"{table.baseline} ends at {with_deviation(first.loss, 4)} nats a token{down}."
-        f"{_cautions(table, begin, end, len(seeds))}"
+        f"{_cautions(table, begin, end, len(seeds), timed)}"
     )
 
 
-def _cautions(table: Table, begin: float | None, end: float | None, num_seeds: int) -> str:
+def _cautions(table: Table, begin: float | None, end: float | None, num_seeds: int, timed: str) -> str:
     """What a comparison's numbers cannot tell; nothing for a recipe alone."""
     if table.alone:
         return ""
     spread = " One seed each: the spread over seeds is unknown." if num_seeds == 1 else ""
-    # Only interleaved steps compare speeds fairly; these runs followed one another, each in a process of its own.
-    speed = " The runs followed one another, so their tokens a second also show what else the machine did."
+    # Only interleaved steps compare speeds fairly; these runs had a process each.
+    speed = f" The runs {timed}, so their tokens a second also show what else the machine did."
     return f"{_learned_little(table.baseline, begin, end)}{spread}{speed}"
 
 

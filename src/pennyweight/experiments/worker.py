@@ -15,9 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pennyweight.training import Diverged, Run, TrainingFailed, train
+import torch
 
-Answer = dict[str, Any]  # "result", or "status" and "error", or "refused" and "error", or "interrupted"
+from pennyweight.training import DiskFull, Diverged, Run, TrainingFailed, train
+from pennyweight.training.files import is_full
+
+# "result", or "status" and "error" (and "disk_full"), or "refused" and "error", or "interrupted"
+Answer = dict[str, Any]
 
 REFUSALS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (ValueError, TypeError, FileNotFoundError, FileExistsError)
@@ -30,36 +34,48 @@ WORKER = (
 )
 
 
-def in_fresh_process(run: Run, folder: Path, progress: bool) -> Answer:
+def in_fresh_process(run: Run, folder: Path, progress: bool, threads: int | None = None) -> Answer:
     """Trains in a process of its own, whose peak memory is the run's; its progress goes to our stderr.
 
+    It computes with `threads` threads (None: as many as PyTorch takes).
     Ctrl-C is handed on: the run saves, then KeyboardInterrupt rises here. Errors: none; they are in the answer.
     """
-    # a process group of its own, so that a Ctrl-C at the terminal reaches the run once, through us, and not twice
-    with subprocess.Popen(
-        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
-    ) as process:
-        assert process.stdin
-        assert process.stdout
+    with started(run, folder, progress, threads) as process:
         try:
-            with suppress(BrokenPipeError):  # it died at once: its exit status tells
-                process.stdin.write(
-                    json.dumps({"run": run.to_dict(), "folder": str(folder), "progress": progress}).encode()
-                )
-                process.stdin.write(b"\n")
-                process.stdin.flush()
-            text = process.stdout.read()
-            status = process.wait()
+            return answered(process)
         except KeyboardInterrupt:
-            _interrupt(process)
+            interrupt(process)
             raise
+
+
+def started(run: Run, folder: Path, progress: bool, threads: int | None = None) -> subprocess.Popen[bytes]:
+    """The process that trains the run; `answered` says what becomes of it. To be used as a context, as any Popen."""
+    counted = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    # a process group of its own, so that a Ctrl-C at the terminal reaches the run once, through us, and not twice
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0,
+        env={**os.environ, **counted},
+    )  # fmt: skip
+    assert process.stdin
+    asked = {"run": run.to_dict(), "folder": str(folder), "progress": progress, "threads": threads}
+    with suppress(BrokenPipeError):  # it died at once: its exit status tells
+        process.stdin.write(json.dumps(asked).encode() + b"\n")
+        process.stdin.flush()
+    return process
+
+
+def answered(process: subprocess.Popen[bytes]) -> Answer:
+    """Waits for the end of a process that was started, and returns what it answers."""
+    assert process.stdout
+    text = process.stdout.read()
+    status = process.wait()
     if status != 0 or not text:
         ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         return {"status": "failed", "error": f"the process of the run ended with {ended}"}
     return json.loads(text)
 
 
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
+def interrupt(process: subprocess.Popen[bytes]) -> None:
     """Hands Ctrl-C on and waits until the run is saved; a second one is handed on too, a third ends the process."""
     for _ in range(2):
         process.send_signal(signal.SIGINT)
@@ -77,19 +93,24 @@ def _interrupt(process: subprocess.Popen[bytes]) -> None:
 def answer(asked: dict[str, Any]) -> Answer:
     """What the asked run came to, or why it came to nothing."""
     try:
+        if asked.get("threads"):
+            torch.set_num_threads(asked["threads"])
         result = train(Run.from_dict(asked["run"]), asked["folder"], progress=asked["progress"])
         return {"result": result.to_dict()}
     except KeyboardInterrupt:
         return {"interrupted": True}
     except Diverged as error:
         return {"status": "diverged", "error": str(error)}
+    except DiskFull as error:
+        return {"status": "failed", "error": str(error), "disk_full": True}
     except TrainingFailed as error:
         return {"status": "failed", "error": str(error)}
     except tuple(REFUSALS.values()) as error:
         kind = next(name for name, kind in REFUSALS.items() if isinstance(error, kind))
         return {"refused": kind, "error": str(error)}
     except (OSError, MemoryError) as error:
-        return {"status": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
+        full = {"disk_full": True} if isinstance(error, OSError) and is_full(error) else {}
+        return {"status": "failed", "error": " ".join(str(error).split()) or type(error).__name__, **full}
 
 
 def _read_line() -> bytes:

@@ -1,7 +1,7 @@
 """The training of a run: the loop, its files, its memory and its guards."""
 
 from pennyweight.training.folder import load_run
-from pennyweight.training.guard import Diverged, TrainingFailed
+from pennyweight.training.guard import DiskFull, Diverged, TrainingFailed
 from pennyweight.training.launch import check, train
 from pennyweight.training.ledger import read_ledger
 from pennyweight.training.machine import commit, machine, versions
@@ -17,6 +17,7 @@ __all__ = [
     "Config",
     "Data",
     "Diagnosis",
+    "DiskFull",
     "Diverged",
     "Evaluation",
     "Optimizer",

@@ -1,5 +1,6 @@
 """Files: what stands on the disk whole or not at all, and survives a power cut."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,13 @@ from pennyweight.training.tensors import checksum
 
 PARTIAL = ".partial"  # ends the name of what is not whole yet
 BEFORE = ".before"  # ends the name of a folder while the one that takes its place is moved in
+
+
+def is_full(error: Exception) -> bool:
+    """Whether it is want of room on the disk that stopped a write; safetensors says so in words only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def write_text(path: Path, text: str) -> None:

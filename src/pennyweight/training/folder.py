@@ -25,7 +25,8 @@ RUN, RESULT, LEDGER, CHECKPOINTS, MODEL, LOCK = (
     "model",
     ".lock",
 )
-RESULTS, RUNS = "results.json", "runs"  # stand in a comparison's folder and in no run's
+RESULTS, RUNS = "results.json", "runs"  # stand in the folder of a comparison or a sweep and in no run's
+STORE = "results.sqlite"  # in a sweep's alone
 logger = logging.getLogger("pennyweight.training")
 
 

@@ -13,6 +13,10 @@ class TrainingFailed(RuntimeError):
     """A run that was asked for rightly and failed: a loss that is no number, a full disk. Its text is one sentence."""
 
 
+class DiskFull(TrainingFailed):
+    """Nothing more can be written. What stands on the disk stands, and the run goes on once there is room."""
+
+
 class Diverged(TrainingFailed):
     """The loss or the gradient is no longer a finite number."""
 

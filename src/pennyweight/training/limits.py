@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pennyweight.data import Corpus, check_length, epoch_windows
-from pennyweight.training.guard import TrainingFailed
+from pennyweight.training.guard import DiskFull
 from pennyweight.training.machine import memory_bytes
 from pennyweight.training.memory import Categories
 from pennyweight.training.run import Run
@@ -41,12 +41,12 @@ def check_memory(predicted: Categories, device: str) -> None:
 
 
 def check_disk(place: Path, predicted: Categories) -> None:
-    """Says at once that a checkpoint and the model will not fit on the disk. Errors: TrainingFailed."""
+    """Says at once that a checkpoint and the model will not fit on the disk. Errors: DiskFull."""
     needed = 2 * predicted["weights"] + predicted["states"]
     there = next(path for path in [place, *place.absolute().parents] if path.exists())
     free = shutil.disk_usage(there).free
     if free < needed:
-        raise TrainingFailed(
+        raise DiskFull(
             f"a checkpoint and the model of this run need {needed / 1e6:,.0f} MB in {place}, "
             f"where {free / 1e6:,.0f} MB are free"
         )

@@ -8,9 +8,10 @@ from safetensors import SafetensorError
 
 from pennyweight.data import Corpus
 from pennyweight.training.checkpoint import checkpoints, load, newest, prune
+from pennyweight.training.files import is_full
 from pennyweight.training.finish import finish
 from pennyweight.training.folder import RunFolder
-from pennyweight.training.guard import Interrupt, TrainingFailed
+from pennyweight.training.guard import DiskFull, Interrupt, TrainingFailed
 from pennyweight.training.ledger import Ledger, read_ledger
 from pennyweight.training.limits import check_disk, check_memory
 from pennyweight.training.loop import Loop, scheduled
@@ -51,7 +52,8 @@ def trained(run: Run, corpus: Corpus, folder: RunFolder | None, *, progress: boo
             try:
                 return _trained(training, corpus, predicted, peak, folder, tracker, progress)
             except (OSError, SafetensorError) as error:
-                raise TrainingFailed(_lost(folder, error)) from error
+                kind = DiskFull if is_full(error) else TrainingFailed
+                raise kind(_lost(folder, error)) from error
 
 
 def _trained(
