@@ -4,6 +4,7 @@ The only file that imports Ray (the extra `cluster`). Every node needs this pack
 """
 
 import importlib.util
+import logging
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ STORE_BYTES = 128 * 2**20  # of Ray's object store on this machine: what goes th
 # Asked in a process of its own: a Ray that gets no answer may wait for minutes, or end its process.
 PROBE = """
 import sys, ray
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 ray.nodes()
 """
 
@@ -47,7 +48,7 @@ class Cluster:
         own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
         if room is not None:
             own["num_cpus"] = room * threads
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **(own if address == LOCAL else {}))
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == LOCAL else {}))
         cpus = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         if max(cpus, default=0) < threads:
             ray.shutdown()
