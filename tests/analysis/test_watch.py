@@ -2,8 +2,8 @@
 
 import torch
 
-from pennyweight.analysis import Watch
 from pennyweight.analysis.passes import Lens
+from pennyweight.analysis.watch import Watch
 from pennyweight.optim import AdamW
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from pennyweight.analysis import Look, Watch
+from pennyweight.analysis import Look
+from pennyweight.analysis.watch import Watch
 from pennyweight.training import Diagnosis, train
 from pennyweight.training.checkpoint import load, newest
 from pennyweight.training.tensors import apart

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pennyweight.analysis import Watch
 from pennyweight.analysis.passes import Lens
+from pennyweight.analysis.watch import Watch
 from pennyweight.data import prepare
 from pennyweight.training import Diagnosis, Run, resolved
 from pennyweight.training.gradient import Gradient

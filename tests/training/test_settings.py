@@ -55,7 +55,7 @@ def test_a_recipe_is_chosen_by_name_and_changed_by_path():
     [
         ("optimizer.lrr=1", "Run.optimizer has no field 'lrr'; did you mean 'lr'?"),
         ("lr=1", "Run has no field 'lr'; did you mean 'optimizer.lr'?"),
-        ("every=1", "did you mean 'evaluation.every' or 'checkpoint.every'?"),
+        ("every=1", "did you mean 'evaluation.every' or 'checkpoint.every' or 'diagnosis.every'?"),
         ("weight_decai=1", "did you mean 'optimizer.weight_decay'?"),
         ("stepz=1", "Run has no field 'stepz'; did you mean 'steps'?"),
         ("recipe.zz=1", "Recipe has no field 'zz'; there are name, linear"),

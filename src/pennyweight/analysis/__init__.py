@@ -4,6 +4,3 @@ from pennyweight.analysis.blame import Blamed as Blamed
 from pennyweight.analysis.blame import blame as blame
 from pennyweight.analysis.look import MEASURES as MEASURES
 from pennyweight.analysis.look import Look as Look
-from pennyweight.analysis.sharpness import Sharpness as Sharpness
-from pennyweight.analysis.sharpness import sharpness as sharpness
-from pennyweight.analysis.watch import Watch as Watch

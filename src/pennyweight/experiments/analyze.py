@@ -8,8 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pennyweight.analysis import Look, sharpness
+from pennyweight.analysis import Look
 from pennyweight.analysis.passes import Lens, look
+from pennyweight.analysis.sharpness import sharpness
 from pennyweight.data import prepare, validation_batches
 from pennyweight.experiments import heat
 from pennyweight.training import load_run, resolved

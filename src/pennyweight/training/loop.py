@@ -10,8 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pennyweight.analysis import Look, Watch
+from pennyweight.analysis import Look
 from pennyweight.analysis.passes import Lens
+from pennyweight.analysis.watch import Watch
 from pennyweight.data import Corpus, validation_batches
 from pennyweight.numerics import key, stored_of
 from pennyweight.optim import state_bytes
