@@ -21,7 +21,7 @@ CONNECT_SECONDS = 10.0  # for its machine to do so
 STORE_BYTES = 128 * 2**20  # of Ray's object store on this machine: what goes through it is JSON
 # Asked in a process of its own: a Ray that gets no answer may wait for minutes, or end its process.
 PROBE = """
-import sys, ray
+import logging, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 ray.nodes()
 """
