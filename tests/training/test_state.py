@@ -15,8 +15,8 @@ import pytest
 
 from pennyweight.training import Checkpoint, Evaluation, Run, read_ledger
 
-TIMES_AND_MEMORY = {"tokens_per_second", "resident_bytes"}
-CLOCKS = {"seconds", "step_seconds", "peak_memory_bytes"}
+TIMES_AND_MEMORY = {"tokens_per_second", "resident_bytes", "seconds", "sharpness_seconds"}
+CLOCKS = {"seconds", "step_seconds", "diagnosis_seconds", "peak_memory_bytes"}
 QUICK = {
     "before the first checkpoint": [{"at": "step", "n": 2}],
     "in the first checkpoint and in the second": [{"at": "tensors", "n": 2}, {"at": "json", "n": 5}],

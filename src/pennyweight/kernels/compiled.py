@@ -54,8 +54,11 @@ def missing() -> str | None:
     why = _obstacle()
     if why is None:
         try:
-            torch.ops.load_library(str(_library()))
+            library = _library()
+            torch.ops.load_library(str(library))
             describe()
+            # What `torch.compile` kept on disk for operators of another version has other shapes: it is not read.
+            torch.compiler.config.cache_key_tag += f" pennyweight {library.parent.name}"
         except (OSError, subprocess.SubprocessError) as error:
             why = _last_line(error)
     if why is not None:
