@@ -16,10 +16,7 @@ from pennyweight.kernels.tangents import has_tangent
 
 Function = Literal["silu", "gelu_tanh", "quick_gelu", "gelu"]
 FUNCTIONS: tuple[Function, ...] = get_args(Function)  # the operators call them by their place
-STEPS, ZERO = (
-    200,
-    27,
-)  # a slope s is kept as the code round(200 s) + 27: 0 and 1 are exact, the error at most 1/400; 255: NaN
+STEPS, ZERO = 200, 27  # a slope s is kept as round(200 s) + 27: 0 and 1 exact, others within 1/400; 255: NaN
 
 
 def values(x: Tensor, function: Function) -> tuple[Tensor, Tensor]:

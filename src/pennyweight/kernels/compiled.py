@@ -38,8 +38,13 @@ def operators() -> Any | None:
 def required(what: str) -> Any:
     """The namespace `torch.ops.pennyweight`. Errors: RuntimeError in one sentence where it cannot be had."""
     if not are_loaded():
-        raise RuntimeError(f"{what} takes Pennyweight's compiled operators, which are not here: {missing()}")
+        raise absent(what, missing())
     return torch.ops.pennyweight
+
+
+def absent(what: str, why: str | None) -> RuntimeError:
+    """The error of `what`, whose operators cannot be had here."""
+    return RuntimeError(f"{what} takes Pennyweight's compiled operators, which are not here: {why}")
 
 
 @torch.compiler.assume_constant_result

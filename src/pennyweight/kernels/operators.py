@@ -27,6 +27,5 @@ def triton(device: torch.device) -> ModuleType | None:
 def required(what: str, device: torch.device) -> Any:
     """Those of `fused`. Errors: RuntimeError in one sentence where there are none."""
     if (ops := fused(device)) is None:
-        why = compiled.missing() if device.type == "cpu" else door.obstacle()
-        raise RuntimeError(f"{what} takes Pennyweight's compiled operators, which are not here: {why}")
+        raise compiled.absent(what, compiled.missing() if device.type == "cpu" else door.obstacle())
     return ops

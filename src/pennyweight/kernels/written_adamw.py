@@ -74,25 +74,20 @@ def adamw_step(
     *,
     m: Cast,
     v: Cast,
-    decay: float,
-    rise_m: float,
-    keep_v: float,
-    rise_v: float,
-    correction: float,
-    size: float,
-    eps: float,
+    numbers: Mapping[str, float],
     keys: Mapping[str, int],
     start: int = 0,
 ) -> None:
     """One step in place on [n] weights and their stored moments ("m.codes", "m.scales", "v.codes", "v.scales" …).
 
-    keys: of the noise of "m" and "v", where a cast rounds stochastically; start: index of the first element in it.
+    numbers: NUMBERS; keys: of the noise of "m" and "v", where a cast rounds stochastically; start: index of the first
+    element in it.
     m += rise_m (g - m);  v = keep_v v + rise_v g^2;  w = decay w - size m / (sqrt(v) correction + eps).
     """
     ops = operators.fused(weights.device)
     assert ops is not None
-    scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps]
-    ops.adamw_step(weights, gradient, *_moments(state, m, v, scalars), _key(m, keys, "m"), _key(v, keys, "v"), start)
+    moments = _moments([state[part] for part in PARTS], m, v)
+    ops.adamw_step(weights, gradient, *moments, _scalars(numbers, v), _key(m, keys, "m"), _key(v, keys, "v"), start)
     increment_version(weights)  # what an operator writes in place, autograd does not notice by itself
 
 
@@ -110,14 +105,17 @@ def adamw_steps(
 
     Between two calls the processor's caches forget what leads to the next one, and threads wait for the last task.
     """
-    assert isinstance(v.format, LogRange)
-    columns = [[state[part] for state in states] for part in PARTS]
-    steps = [number for one in numbers for number in (*(one[name] for name in NUMBERS), v.format.octaves)]
-    noisy = m.stochastic
+    moments = _moments([[state[part] for state in states] for part in PARTS], m, v)
+    scalars = [number for one in numbers for number in _scalars(one, v)]
+    noisy = keys if m.stochastic else []
     torch.ops.pennyweight.adamw_steps(
-        weights, gradients, *columns[:2], m.scale.block, *columns[2:], v.scale.block, steps,
-        [_key(m, one, "m") for one in keys] if noisy else [], [_key(v, one, "v") for one in keys] if noisy else [],
-    )  # fmt: skip
+        weights,
+        gradients,
+        *moments,
+        scalars,
+        [_key(m, one, "m") for one in noisy],
+        [_key(v, one, "v") for one in noisy],
+    )
     increment_version(weights)
 
 
@@ -129,13 +127,7 @@ def adamw_step_on_codes(
     cast: Cast,
     m: Cast,
     v: Cast,
-    decay: float,
-    rise_m: float,
-    keep_v: float,
-    rise_v: float,
-    correction: float,
-    size: float,
-    eps: float,
+    numbers: Mapping[str, float],
     keys: Mapping[str, int],
 ) -> None:
     """`adamw_step` on a whole weight that is its codes, which `cast` writes again, with noise of the key "weights".
@@ -144,10 +136,9 @@ def adamw_step_on_codes(
     """
     ops = operators.fused(gradient.device)
     assert ops is not None
-    scalars = [decay, rise_m, keep_v, rise_v, correction, size, eps]
-    scales = stored.scales
+    moments, scales = _moments([state[part] for part in PARTS], m, v), stored.scales
     counts = ops.adamw_step_on_codes(
-        stored.codes, scales, stored.turned, cast.scale.number == "pow2", gradient, *_moments(state, m, v, scalars),
+        stored.codes, scales, stored.turned, cast.scale.number == "pow2", gradient, *moments, _scalars(numbers, v),
         _key(cast, keys, "weights"), _key(m, keys, "m"), _key(v, keys, "v"),
     )  # fmt: skip
     increment_version((stored.codes, scales))
@@ -155,13 +146,15 @@ def adamw_step_on_codes(
     stored.moved, stored.swallowed = counts.tolist()
 
 
-def _moments(state: Mapping[str, Tensor], m: Cast, v: Cast, scalars: list[float]) -> tuple[object, ...]:
-    """The stored moments, their blocks and the scalars of a step, as the operators take them."""
+def _moments(parts: Sequence[object], m: Cast, v: Cast) -> tuple[object, ...]:
+    """The stored moments (PARTS, of one parameter or of many) and their blocks, as the operators take them."""
+    return (*parts[:2], m.scale.block, *parts[2:], v.scale.block)
+
+
+def _scalars(numbers: Mapping[str, float], v: Cast) -> list[float]:
+    """The numbers of one step, and how far a block of v may reach."""
     assert isinstance(v.format, LogRange)
-    return (
-        state["m.codes"], state["m.scales"], m.scale.block,
-        state["v.codes"], state["v.scales"], state["v.extra"], v.scale.block, [*scalars, v.format.octaves],
-    )  # fmt: skip
+    return [*(numbers[name] for name in NUMBERS), v.format.octaves]
 
 
 def _key(cast: Cast, keys: Mapping[str, int], slot: str) -> int | None:

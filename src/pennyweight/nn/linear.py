@@ -34,21 +34,46 @@ from pennyweight.numerics import Quantized, Stored, stored_of
 from pennyweight.recipes import LinearCasts
 
 
-class WrittenLinear(nn.Linear):
-    """torch.nn.Linear whose operands are written; made by `quantize`, never built."""
+class _Written(nn.Module):
+    """What both kinds of written layers have: a weight that may be its codes, in what they load and where they move."""
 
     layer: Layer
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # type: ignore[override]  # torch calls it so
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        _miss_no_codes(self.layer, f"{prefix}weight", rest)
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: Any,
+        missing_keys: list[str],
+        unexpected_keys: Any,
+        error_msgs: Any,
+    ) -> None:
+        """A weight that is its codes is loaded with them: torch does not miss it."""
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if self.layer.stored is not None and (name := f"{prefix}weight") in missing_keys:
+            missing_keys.remove(name)
 
     def _apply(self, *args: Any, **settings: Any) -> Self:
-        if self.layer.stored is not None:
-            self.layer.stored.check(self.weight)
+        """Codes hold their one number again, after another dtype or device gave it the memory of all."""
+        stored = self.layer.stored
+        if stored is not None:
+            stored.check(self._parameter())
         super()._apply(*args, **settings)
-        _stand_again(self.layer, self.weight)
+        if stored is not None and stored_of(weight := self._parameter()) is stored:
+            stored.stamp(weight)
         return self
+
+    def _parameter(self) -> nn.Parameter:
+        weight = self.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
+
+class WrittenLinear(_Written, nn.Linear):
+    """torch.nn.Linear whose operands are written; made by `quantize`, never built."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         return linear(self.layer, input, self.weight, self.bias)
@@ -57,21 +82,8 @@ class WrittenLinear(nn.Linear):
         return f"{super().extra_repr()}, {_described(self.layer.casts)}"
 
 
-class WrittenConv1D(Conv1D):
+class WrittenConv1D(_Written, Conv1D):
     """transformers' Conv1D, a linear layer that keeps W^T, whose operands are written; made by `quantize`."""
-
-    layer: Layer
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # type: ignore[override]  # torch calls it so
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        _miss_no_codes(self.layer, f"{prefix}weight", rest)
-
-    def _apply(self, *args: Any, **settings: Any) -> Self:
-        if self.layer.stored is not None:
-            self.layer.stored.check(self.weight)
-        super()._apply(*args, **settings)
-        _stand_again(self.layer, self.weight)
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(self.layer, x, self.weight, self.bias, turned=True)
@@ -80,17 +92,7 @@ class WrittenConv1D(Conv1D):
         return f"WrittenConv1D(nf={self.nf}, nx={self.nx}, {_described(self.layer.casts)})"
 
 
-def _stand_again(layer: Layer, weight: Tensor) -> None:
-    """A weight that is its codes holds one number again, after another dtype or device gave it the memory of all."""
-    if layer.stored is not None and stored_of(weight) is layer.stored and isinstance(weight, nn.Parameter):
-        layer.stored.stamp(weight)
-
-
-def _miss_no_codes(layer: Layer, name: str, rest: tuple[Any, ...]) -> None:
-    """A weight that is its codes is loaded with them: torch does not miss it."""
-    missing = rest[2]  # of local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-    if layer.stored is not None and name in missing:
-        missing.remove(name)
+PLAIN: dict[type[nn.Module], Any] = {WrittenLinear: nn.Linear, WrittenConv1D: Conv1D}  # what they were
 
 
 def linear(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool = False) -> Tensor:

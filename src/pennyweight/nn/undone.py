@@ -3,17 +3,14 @@
 from collections.abc import Mapping
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from pennyweight.nn.activation_functions import restore_activation_functions
 from pennyweight.nn.attention import usual_attention
-from pennyweight.nn.linear import WrittenConv1D, WrittenLinear
+from pennyweight.nn.linear import PLAIN, WrittenConv1D, WrittenLinear
 from pennyweight.nn.passes import MicroBatches
 from pennyweight.nn.saved import Saved
 from pennyweight.nn.shared import Shared
 from pennyweight.numerics import Cast
-
-PLAIN = {WrittenLinear: nn.Linear, WrittenConv1D: Conv1D}
 
 
 def undo(model: nn.Module, *, kept: Mapping[str, Cast | None]) -> None:

@@ -7,12 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from transformers.pytorch_utils import Conv1D
 
 from pennyweight.nn.activation_functions import OnePass
-from pennyweight.nn.linear import WrittenConv1D, WrittenLinear
-
-STOCK: dict[type[nn.Module], type[nn.Module]] = {WrittenLinear: nn.Linear, WrittenConv1D: Conv1D}
+from pennyweight.nn.linear import PLAIN, WrittenConv1D, WrittenLinear
 
 
 @contextmanager
@@ -43,7 +40,7 @@ def unwritten(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
 def _stock_layer(module: WrittenLinear | WrittenConv1D) -> Iterator[None]:
     """The layer as the class that it was."""
     written, weight, stored = type(module), module.weight, module.layer.stored
-    module.__class__ = STOCK[written]  # type: ignore[assignment]  # as `quantize` does
+    module.__class__ = PLAIN[written]  # type: ignore[assignment]  # as `quantize` does
     if stored is not None:
         module._parameters["weight"] = nn.Parameter(stored.values())
     try:
@@ -55,7 +52,7 @@ def _stock_layer(module: WrittenLinear | WrittenConv1D) -> Iterator[None]:
 
 @contextmanager
 def _stock_function(module: OnePass) -> Iterator[None]:
-    module.forward = module._stock[0].forward  # type: ignore[method-assign]  # hides the method of the class
+    module.forward = module.stock.forward  # type: ignore[method-assign]  # hides the method of the class
     try:
         yield
     finally:

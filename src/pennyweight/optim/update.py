@@ -102,7 +102,7 @@ def update_(
     scalars = Step.at(step, plan.hyper)
     if cast is None and m.cast and v.cast and steps_at_once(m.cast, v.cast, weights, gradient, start):
         numbers = scalars.numbers()
-        adamw_step(weights, gradient, state, m=m.cast, v=v.cast, **numbers, keys=keys, start=start)
+        adamw_step(weights, gradient, state, m=m.cast, v=v.cast, numbers=numbers, keys=keys, start=start)
         return
     unit = _unit(weights.numel(), shape, m, v, cast)
     for a, b in _chunks(weights.numel(), unit, CHUNK.get(weights.device.type, LARGE_CHUNK)):
@@ -175,7 +175,7 @@ def update_stored_(stored: Stored, gradient: Tensor, state: Mapping[str, Tensor]
     gradient = gradient.contiguous()
     if m and v and rewrites_at_once(cast, m, v, stored, gradient):
         numbers = Step.at(step, plan.hyper).numbers()
-        adamw_step_on_codes(stored, gradient, state, cast=cast, m=m, v=v, **numbers, keys=plan.keys)
+        adamw_step_on_codes(stored, gradient, state, cast=cast, m=m, v=v, numbers=numbers, keys=plan.keys)
         return
     work, shape = stored.values(), tuple(gradient.shape)
     flat = gradient.to(work.dtype).view(-1)
