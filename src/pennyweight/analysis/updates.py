@@ -3,6 +3,7 @@
 Looks before the step and after it at the same sample of each tensor, and reads what the step has stored.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -154,8 +155,5 @@ def _rows(module: Written) -> Tensor:
 
 
 def _read(slot: str, moment: Moment, state: Mapping[str, Tensor], shape: tuple[int, ...]) -> list[Tensor]:
-    numel = 1
-    for size in shape:
-        numel *= size
-    places = stretches(moment, numel)
+    places = stretches(moment, math.prod(shape))
     return [moment.read(slot, state, shape, a, b).float().clone() for a, b in places]

@@ -1,6 +1,8 @@
 """Places: the folder that a run or a comparison goes to when none is named."""
 
 import re
+from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,39 +18,28 @@ def slug(text: str) -> str:
 
 
 def run_folder(run: "Run") -> Path:
-    """runs/<recipe>-<model>-seed<k>, or the same with -2, -3 ... where another run already lives there."""
+    """runs/<recipe>-<model>-seed<k>, or the next number where another run already lives there."""
     from pennyweight.training import differences, load_run, resolved
 
-    name = f"{slug(str(run.recipe))}-{slug(Path(run.model).name)}-seed{run.seed}"
-    for folder in _candidates(name):
-        if not folder.exists():
-            return folder
-        if (folder / "run.json").is_file() and not differences(load_run(folder), resolved(run)):
-            return folder
-    raise AssertionError("the candidates never end")
+    def is_of(folder: Path) -> bool:
+        return (folder / "run.json").is_file() and not differences(load_run(folder), resolved(run))
+
+    return _free(f"{slug(str(run.recipe))}-{slug(Path(run.model).name)}-seed{run.seed}", is_of)
 
 
 def comparison_folder(run: "Run") -> Path:
-    """runs/compare-<model>, or the same with -2, -3 ... where a comparison of another run already lives there."""
+    """runs/compare-<model>, or the next number where a comparison of another run already lives there."""
     from pennyweight.experiments import belongs
 
-    name = f"compare-{slug(Path(run.model).name)}"
-    for folder in _candidates(name):
-        if not folder.exists() or belongs(folder, run):
-            return folder
-    raise AssertionError("the candidates never end")
+    return _free(f"compare-{slug(Path(run.model).name)}", lambda folder: belongs(folder, run))
 
 
 def sweep_folder(run: "Run") -> Path:
-    """runs/sweep-<model>, or the same with -2, -3 ... where a sweep of another run already lives there."""
+    """runs/sweep-<model>, or the next number where a sweep of another run already lives there."""
     from pennyweight.experiments.sweep import belongs
     from pennyweight.training import resolved
 
-    name = f"sweep-{slug(Path(run.model).name)}"
-    for folder in _candidates(name):
-        if not folder.exists() or belongs(folder, resolved(run)):
-            return folder
-    raise AssertionError("the candidates never end")
+    return _free(f"sweep-{slug(Path(run.model).name)}", lambda folder: belongs(folder, resolved(run)))
 
 
 def interrupted(folder: Path, again: str) -> str:
@@ -59,9 +50,7 @@ def interrupted(folder: Path, again: str) -> str:
     return f"what is done is saved in {folder}; {again}"
 
 
-def _candidates(name: str):
-    yield HOME / name
-    number = 2
-    while True:
-        yield HOME / f"{name}-{number}"
-        number += 1
+def _free(name: str, is_own: Callable[[Path], bool]) -> Path:
+    """runs/<name>, or the first of runs/<name>-2, -3 ... that is not there yet or holds what is its own."""
+    numbered = (HOME / f"{name}-{number}" for number in count(2))
+    return next(folder for folder in chain([HOME / name], numbered) if not folder.exists() or is_own(folder))

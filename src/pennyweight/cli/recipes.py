@@ -70,8 +70,7 @@ def described(recipe: "Recipe") -> dict[str, Any]:
 def sentence(recipe: "Recipe") -> str:
     """What a recipe writes in how few bits, in one sentence, and one for each that follows it."""
     if recipe.then:
-        whens = [f"Until {recipe.then[0].when}", *(f"From {phase.when}" for phase in recipe.then)]
-        return " ".join(f"{when}: {sentence(one)}" for when, one in zip(whens, recipe.phases, strict=True))
+        return " ".join(f"{when.capitalize()}: {sentence(one)}" for when, one in recipe.timetable)
     linear = _linear(recipe.linear) if recipe.linear is not None else []
     states = [
         f"moment {slot} in {written}" for slot, written in (("m", recipe.m), ("v", recipe.v)) if written != "fp32"

@@ -142,6 +142,12 @@ class Recipe:
         """The recipes of a training in their order, none of them with another behind it."""
         return (replace(self, then=()) if self.then else self, *(phase.recipe for phase in self.then))
 
+    @property
+    def timetable(self) -> "list[tuple[str, Recipe]]":
+        """When each recipe of a schedule holds: ("until 10%", bf16), ("from 10%", w8a8)."""
+        whens = [f"until {self.then[0].when}", *(f"from {phase.when}" for phase in self.then)] if self.then else [""]
+        return list(zip(whens, self.phases, strict=True))
+
     def switches(self, steps: int) -> "list[tuple[int, Recipe]]":
         """(start, recipe) of each recipe that follows: it holds from the step with that index (0 ... steps - 1) on.
 
@@ -241,8 +247,7 @@ class Recipe:
         Of a schedule, the rows of every recipe in it, with `when` before them.
         """
         if self.then:
-            whens = [f"until {self.then[0].when}", *(f"from {phase.when}" for phase in self.then)]
-            return [{"when": w, **row} for w, one in zip(whens, self.phases, strict=True) for row in one.table()]
+            return [{"when": when, **row} for when, one in self.timetable for row in one.table()]
         where = "linear layers" + (" and head" if self.head else "")
         where += f", not of the last {self.last:.0%} of the blocks" if self.last else ""
         rows: list[dict[str, str]] = []
