@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pennyweight.analysis import Look
-from pennyweight.analysis.passes import Lens, look
+from pennyweight.analysis.passes import look
 from pennyweight.analysis.sharpness import sharpness
 from pennyweight.data import prepare, validation_batches
 from pennyweight.experiments import heat
@@ -76,12 +76,11 @@ def analyze(folder: Path | str, *, tell: Callable[[str], None] = lambda told: No
     corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation, progress=tell)
     training = Training.begin(run, corpus, device())
     training.restore(load(path))
-    lens = Lens(training.model, run.objective, run.recipe.precision)
     tokens = next(iter(validation_batches(corpus.valid, run.data.context, SEQUENCES, run.evaluation.tokens)))
     tokens = tokens.to(device())
     began = time.perf_counter()
     tell("looking at every layer")
-    found = look(lens, tokens, gradients=True)
+    found = look(training.lens(), tokens, gradients=True)
     looked = time.perf_counter()
     tell("measuring sharpness")
     sharp = sharpness(
