@@ -22,6 +22,7 @@ from pennyweight.analysis.tensors import (
 )
 from pennyweight.nn import WrittenConv1D, WrittenLinear
 from pennyweight.nn import operands as nn_operands
+from pennyweight.nn.autocast import precise
 from pennyweight.nn.layer import slot_cast
 from pennyweight.nn.unwritten import unwritten
 
@@ -39,8 +40,7 @@ class Lens:
 
     def precise(self) -> AbstractContextManager[object]:
         """The autocast of the training."""
-        device = next(self.model.parameters()).device.type
-        return torch.autocast(device, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        return precise(self.precision, next(self.model.parameters()).device.type)
 
     def layers(self) -> dict[str, Written]:
         """The converted layers by name."""

@@ -67,7 +67,6 @@ def sharpness(
     Costs:    a gradient and a loss a part, `lanczos` second gradients (each two to three gradients), a loss a point;
               up to `lanczos` + 2 float32 copies of the weights.
     """
-    mode = model.training
     with untouched(model), unwritten(model) as named:
         model.eval()
         parameters = [one for one in named.values() if one.requires_grad]
@@ -81,7 +80,6 @@ def sharpness(
         plane = slice_of(parameters, lambda: loss(tokens), [first, second], alphas_2d)
         for parameter in parameters:
             parameter.grad = None
-    model.train(mode)
     side = len(alphas_2d)
     return Sharpness(
         here, sum(climbed) / len(climbed), top, by, tokens.shape[0], m, rho,

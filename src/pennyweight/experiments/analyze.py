@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from pennyweight.analysis import Look
-from pennyweight.analysis.passes import Lens, look
+from pennyweight.analysis.passes import look
 from pennyweight.analysis.sharpness import sharpness
 from pennyweight.data import prepare, validation_batches
 from pennyweight.experiments import heat
+from pennyweight.experiments.report import page
 from pennyweight.training import load_run, resolved
 from pennyweight.training.checkpoint import load, newest
 from pennyweight.training.files import write_whole
@@ -76,12 +75,11 @@ def analyze(folder: Path | str, *, tell: Callable[[str], None] = lambda told: No
     corpus = prepare(run.data.source, tokenizer=run.data.tokenizer, validation=run.data.validation, progress=tell)
     training = Training.begin(run, corpus, device())
     training.restore(load(path))
-    lens = Lens(training.model, run.objective, run.recipe.precision)
     tokens = next(iter(validation_batches(corpus.valid, run.data.context, SEQUENCES, run.evaluation.tokens)))
     tokens = tokens.to(device())
     began = time.perf_counter()
     tell("looking at every layer")
-    found = look(lens, tokens, gradients=True)
+    found = look(training.lens(), tokens, gradients=True)
     looked = time.perf_counter()
     tell("measuring sharpness")
     sharp = sharpness(
@@ -90,16 +88,6 @@ def analyze(folder: Path | str, *, tell: Callable[[str], None] = lambda told: No
     seconds = looked - began, time.perf_counter() - looked
     now = Look(training.progress.step, found.measures, found.top, sharp.to_dict(), *seconds)
     made = Analysis(str(folder), str(run.recipe), path.name, now, tuple(heat.looks_of(folder)))
-    write_whole(folder / PAGE, html(made))
+    seen = {"now": heat.seen("", [now], {}), "before": heat.seen("", made.before, {}) if made.before else None}
+    write_whole(folder / PAGE, page("analysis.html", made, **seen))
     return made
-
-
-def html(made: Analysis) -> str:
-    """The analysis as one self-contained page; everything escaped."""
-    pages = Environment(
-        loader=PackageLoader("pennyweight.experiments", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    now = heat.seen("", [made.now], {})
-    before = heat.seen("", made.before, {}) if made.before else None
-    return pages.get_template("analysis.html").render(made=made, now=now, before=before)

@@ -1,12 +1,14 @@
 """Report: one page that says what each recipe costs, as a single HTML file that opens anywhere, and as Markdown."""
 
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pennyweight.experiments.answers import COMPARISON, write_answers
-from pennyweight.experiments.facts import Facts, facts
+from pennyweight.experiments.facts import facts
 from pennyweight.experiments.heat import seen_of
 from pennyweight.experiments.markdown import markdown
 from pennyweight.experiments.results import Row, is_single, rows_of, write
@@ -15,19 +17,18 @@ from pennyweight.training.folder import RESULT as RUN_RESULT
 from pennyweight.training.folder import RESULTS, check_writable
 
 
-def page(template: str, said: object) -> str:
-    """A template of ours filled with what it says, its `facts`; everything escaped."""
-    # autoescape for every template, whatever its name: recipe names and paths are other people's text
+def page(template: str, said: object, **more: object) -> str:
+    """A template of ours filled with what it says, its `facts`, and more by name: one self-contained page.
+
+    Everything is escaped, whatever the template's name is: recipe names and paths are other people's text. The page
+    asks nobody for anything, and its policy lets a browser run our script alone, known by its hash.
+    """
     pages = Environment(
         loader=PackageLoader("pennyweight.experiments", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return pages.get_template(template).render(facts=said)
-
-
-def html(said: Facts) -> str:
-    """The report as one self-contained page: no script, no font, no image from elsewhere."""
-    return page("report.html", said)
+    pages.filters["sha256"] = lambda text: b64encode(sha256(text.encode()).digest()).decode()
+    return pages.get_template(template).render(facts=said, **more)
 
 
 def write_report(rows: Sequence[Row], folder: Path) -> Path:
@@ -41,7 +42,7 @@ def write_report(rows: Sequence[Row], folder: Path) -> Path:
     files = RUN_RESULT if single else f"{RESULTS} (the runs) and {COMPARISON} (what they say)"
     said = facts(rows, files=files, seen=seen_of(rows, folder))
     write_whole(folder / "report.md", markdown(said))
-    write_whole(folder / "report.html", html(said))
+    write_whole(folder / "report.html", page("report.html", said))
     return folder / "report.html"
 
 

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pennyweight.kernels import squares
+from pennyweight.nn.autocast import precise
 from pennyweight.optim import vouch
 
 Objective = Callable[[nn.Module, Tensor], Tensor]
-
-
-def precise(precision: str, device: str) -> AbstractContextManager[object]:
-    """The arithmetic of what no cast writes: autocast to bf16, or float32 as it is."""
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @dataclass(kw_only=True)

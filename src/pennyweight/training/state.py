@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pennyweight.analysis.passes import Lens
 from pennyweight.data import Corpus, Sampler
 from pennyweight.nn import Conversion, compile_blocks, quantize, requantize
 from pennyweight.optim import AdamW
@@ -65,6 +66,10 @@ class Training:
             compile_blocks(model)
         sampler = Sampler(corpus.train, context=run.data.context, batch=run.batch, seed=run.seed)
         return cls(run, model, conversion, build_optimizer(run, model, conversion), sampler)
+
+    def lens(self) -> Lens:
+        """How one looks at the model as it is converted now."""
+        return Lens(self.model, self.run.objective, self.conversion.recipe.precision)
 
     def switch(self, recipe: Recipe) -> None:
         """Goes on by another recipe: layers, what lies between them, stored weights and moments, the same noise."""

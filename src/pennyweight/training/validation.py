@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pennyweight.training.gradient import Objective, precise
+from pennyweight.nn.autocast import precise
+from pennyweight.training.gradient import Objective
 
 
 def validation_loss(

@@ -107,8 +107,8 @@ def test_the_report_says_what_came_of_the_grid(grid: list[Row]) -> None:
     whole = page("sweep/sweep.html", said)
     assert "the loss is &lt;nan&gt;" in whole
     assert "<nan>" not in whole
-    assert 'class="cells"' in whole
-    assert "http" not in whole.replace("http://www.w3.org/2000/svg", "")
+    assert 'class="sorted cells"' in whole
+    assert "://" not in whole.replace("http://www.w3.org/2000/svg", "")
 
 
 def test_a_changed_base_recipe_stands_in_the_command(cell: Callable[..., Row]) -> None:
