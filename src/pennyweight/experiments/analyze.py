@@ -58,8 +58,8 @@ class Analysis:
         """What matters most of it, a sentence each."""
         rho, rise, eigenvalue = (heat.number(self.now.sharpness[name]) for name in ("rho", "m_sharpness", "eigenvalue"))
         said = [
-            f"{rho} away from its minimum the loss of one sequence is {rise} higher; the largest eigenvalue of the Hessian "
-            f"is {eigenvalue}."
+            f"{rho} away from where it stands the loss of one sequence is {rise} higher; the largest eigenvalue of the "
+            f"Hessian is {eigenvalue}."
         ]
         cosines = [
             (value, layer)
