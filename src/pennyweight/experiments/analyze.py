@@ -53,6 +53,25 @@ class Analysis:
             for layer in ordered
         ]
 
+    @property
+    def findings(self) -> list[str]:
+        """What matters most of it, a sentence each."""
+        rho, rise, eigenvalue = (heat.number(self.now.sharpness[name]) for name in ("rho", "m_sharpness", "eigenvalue"))
+        said = [
+            f"{rho} away from where it stands the loss of one sequence is {rise} higher; the largest eigenvalue of the "
+            f"Hessian is {eigenvalue}."
+        ]
+        cosines = [
+            (value, layer)
+            for layer, found in self.now.measures.items()
+            if (value := found.get("gradient.cosine")) is not None
+        ]
+        if cosines:
+            value, layer = min(cosines)
+            told = heat.number(value, "gradient.cosine")
+            said.append(f"The weight gradient least like that of full precision is that of {layer}: cosine {told}.")
+        return said
+
     def _top(self, layer: str) -> str:
         return ", ".join(f"{channel} ({ratio:.1f} times)" for channel, ratio in self.now.top.get(layer, []))
 

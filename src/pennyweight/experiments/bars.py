@@ -11,6 +11,8 @@ from pennyweight.experiments.wording import NOTHING, bracket, count, percent, si
 
 REST = "everything else (temporaries, allocator)"  # of the peak that is in no category
 
+NAME_ROOM = 11.0  # percent of the axis of costs that one name takes on a phone
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -58,8 +60,16 @@ def costs(table: Table) -> Costs | None:
         )
         for one, shade, cost in told
     )  # fmt: skip
-    marks = tuple(Tick(at(limit), f"{limit:g} %") for limit in (0.0, *THRESHOLDS) if limit <= high)
-    return Costs(rows, marks, at(0.0))
+    return Costs(rows, _named([(at(limit), limit) for limit in (0.0, *THRESHOLDS) if limit <= high]), at(0.0))
+
+
+def _named(marks: list[tuple[float, float]]) -> tuple[Tick, ...]:
+    """Marks with their names, as far as these have room on a phone."""
+    named, free = [], 0.0
+    for at, limit in marks:
+        named.append(Tick(at, f"{limit:g} %" if at >= free else ""))
+        free = at + NAME_ROOM if at >= free else free
+    return tuple(named)
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,18 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: an SVG path in a frame of 1000 x 1000, its band, and its label at height `at` (percent)."""
+    """One line of a chart: an SVG path in a frame of 1000 x 1000, its band, and its label at height `at` (percent).
+
+    `told` says what stands at each point of the path, in its order: the step, the height, and that of each seed.
+    """
 
     name: str
     shade: int
     path: str
     band: str
     at: float
+    told: str = ""
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over tokens, or over what `unit` says."""
+    """Lines over tokens, or over what `unit` says; `over`: what the points of a line are called, `height`: its unit."""
 
     title: str
     note: str
@@ -57,6 +62,8 @@ class Chart:
     zero: float | None = None
     marks: tuple[Mark, ...] = ()
     unit: str = "tokens"
+    over: str = "step"
+    height: str = ""
 
 
 Points = list[tuple[float, float]]
@@ -119,17 +126,27 @@ def spread_out(heights: Sequence[float], room: float = LABEL_ROOM) -> list[float
     return placed
 
 
-def _over_seeds(curves: Sequence[Points]) -> tuple[Points, Points, Points]:
-    """Mean, lowest and highest over seeds at the steps that all have."""
+def _columns(curves: Sequence[Points]) -> list[tuple[float, list[float]]]:
+    """The height of every curve at the steps that all have."""
     by_step = [dict(points) for points in curves if points]
-    if not by_step:
-        return [], [], []
-    shared = sorted(set.intersection(*(set(points) for points in by_step)))
-    columns = [(step, [points[step] for points in by_step]) for step in shared]
+    shared = sorted(set.intersection(*(set(points) for points in by_step))) if by_step else []
+    return [(step, [points[step] for points in by_step]) for step in shared]
+
+
+def _over_seeds(columns: Sequence[tuple[float, list[float]]]) -> tuple[Points, Points, Points]:
+    """Mean, lowest and highest over seeds."""
     return (
         [(step, math.fsum(values) / len(values)) for step, values in columns],
         [(step, min(values)) for step, values in columns],
         [(step, max(values)) for step, values in columns],
+    )
+
+
+def told(columns: Sequence[tuple[float, Sequence[float]]]) -> str:
+    """Points as the page's script reads them: step, mean and each seed's height, with four decimals."""
+    return ";".join(
+        f"{step:g} " + " ".join(f"{value:.4f}" for value in (math.fsum(values) / len(values), *values))
+        for step, values in columns
     )
 
 
@@ -184,20 +201,25 @@ def _chart(
     zero: bool = False,
 ) -> Chart | None:
     """Mean curves with the band of their seeds; None where there is nothing to draw."""
-    told = [(standing, shade, *_over_seeds(curves)) for standing, shade, curves in named]
-    told = [one for one in told if len(one[2]) > 1]
-    if not told:
+    every = [(one, shade, _columns(curves), _seeds(one, curves)) for one, shade, curves in named]
+    every = [one for one in every if len(one[2]) > 1]
+    if not every:
         return None
-    window = _window(told, clip=clip, zero=zero)
-    ends = [min(100.0, max(0.0, window.down(points[-1][1]))) for _, _, points, _, _ in told]
+    drawn = [(one, shade, *_over_seeds(columns)) for one, shade, columns, _ in every]
+    window = _window(drawn, clip=clip, zero=zero)
+    ends = spread_out([min(100.0, max(0.0, window.down(points[-1][1]))) for _, _, points, _, _ in drawn])
     lines = tuple(
-        Line(one.recipe, shade, "M" + " L".join(window.path(mean)), _band(window, low, high), at)
-        for (one, shade, mean, low, high), at in zip(told, spread_out(ends), strict=True)
+        Line(one.recipe, shade, "M" + " L".join(window.path(mean)), _band(window, low, high), at, told(columns), seeds)
+        for (one, shade, mean, low, high), (_, _, columns, seeds), at in zip(drawn, every, ends, strict=True)
     )
     up = ticks(window.low, window.high)
     across = ticks(window.left * per_step, window.right * per_step)
     digits = decimals(up)
-    marks = [Mark(window.across(step), shade, said) for one, shade, _ in named for step, said in switches(one)]
+    marks = [
+        Mark(window.across(step), shade, f"{one.recipe}: {said}")
+        for one, shade, _ in named
+        for step, said in switches(next(iter(one.runs), {}))
+    ]
     return Chart(
         title,
         note,
@@ -206,17 +228,22 @@ def _chart(
         tuple(Tick(window.down(y), number(y, digits) + unit) for y in up),
         window.down(0.0) if zero else None,
         tuple(mark for mark in marks if 0 <= mark.at <= 100),
+        height=unit,
     )
 
 
-def switches(standing: Standing) -> list[tuple[int, str]]:
-    """(step, what is said of it) of each time that a recipe gave way to another in these runs."""
-    row = next(iter(standing.runs), {})
+def _seeds(standing: Standing, curves: Sequence[Points]) -> tuple[int, ...]:
+    """The seeds that have a curve."""
+    return tuple(int(row.get("seed") or 0) for row, points in zip(standing.runs, curves, strict=True) if points)
+
+
+def switches(row: Row) -> list[tuple[int, str]]:
+    """(step, what is said of it) of each time that the recipe of a run gave way to another."""
     described, steps = (row.get("run") or {}).get("recipe"), row.get("steps")
     if not isinstance(described, dict) or not steps:
         return []
     found = Recipe.from_dict(described).switches(int(steps))
-    return [(step, f"{standing.recipe}: {recipe.name} from step {step + 1} on") for step, recipe in found]
+    return [(step, f"{recipe.name} from step {step + 1} on") for step, recipe in found]
 
 
 def _band(window: Window, low: Points, high: Points) -> str:

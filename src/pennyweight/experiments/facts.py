@@ -11,6 +11,7 @@ from pennyweight.experiments import bars, charts, wording
 from pennyweight.experiments.heat import Seen
 from pennyweight.experiments.results import Row
 from pennyweight.experiments.standings import Standing, Table, tables
+from pennyweight.experiments.statistics import Mark
 from pennyweight.recipes import PRODUCTS, Recipe
 from pennyweight.training import Run
 from pennyweight.training.settings import flat
@@ -26,6 +27,7 @@ class Section:
     table: Table
     summary: str
     headlines: tuple[str, ...]
+    marks: tuple[Mark, ...]  # of the headlines
     costs: bars.Costs | None
     comparison: Grid
     curves: tuple[charts.Chart, ...]
@@ -100,6 +102,7 @@ def _section(table: Table) -> Section:
         table=table,
         summary=wording.summary(table),
         headlines=_headlines(table),
+        marks=tuple(one.mark for one in _told(table)),
         costs=bars.costs(table),
         comparison=comparison(table),
         curves=tuple(charts.curves(table)),
@@ -114,8 +117,11 @@ def _section(table: Table) -> Section:
 
 def _headlines(table: Table) -> tuple[str, ...]:
     """A sentence for each recipe but the baseline, and for that one where it has no finished run."""
-    told = [one for one in table.standings if not one.is_baseline or not one.runs]
-    return tuple(wording.headline(one, table.baseline) for one in told)
+    return tuple(wording.headline(one, table.baseline) for one in _told(table))
+
+
+def _told(table: Table) -> list[Standing]:
+    return [one for one in table.standings if not one.is_baseline or not one.runs]
 
 
 def comparison(table: Table) -> Grid:
@@ -220,7 +226,7 @@ def _shares(row: Row, recipe: Recipe) -> tuple[str, ...]:
     """How much of the blocks' linear layers has both operands in few bits, in each product and in the states."""
     said = []
     if recipe.then and row.get("steps"):
-        found = [f"{after.name} from step {step + 1} on" for step, after in recipe.switches(int(row["steps"]))]
+        found = [after for _, after in charts.switches(row)]
         said.append(f"begins with {recipe.name}, then {wording.listing(found)}; what follows is of the last.")
         recipe = recipe.phases[-1]
     for key, bits in (("four_bit_share", 4), ("eight_bit_share", 8)):

@@ -1,6 +1,6 @@
 """Heat: what diagnosis saw of a run, as maps of layer by step and as sentences; the template only draws.
 
-Darker is worse. Positions are cells: column c, row r of a map is the square from (c, r) to (c + 1, r + 1).
+Positions are cells: column c, row r of a map is the square from (c, r) to (c + 1, r + 1).
 """
 
 import math
@@ -13,6 +13,7 @@ from pennyweight.analysis import MEASURES, Blamed, Look
 from pennyweight.analysis.blame import breaks
 from pennyweight.experiments import charts, wording
 from pennyweight.experiments.results import Row, is_single
+from pennyweight.experiments.statistics import Mark
 from pennyweight.training import read_ledger
 from pennyweight.training.folder import LEDGER
 
@@ -24,11 +25,10 @@ ENDLESS = 900.0  # decibels beyond which nothing was lost, or nothing was left (
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of one shade (0 best … SHADES - 1 worst), as an SVG path, and which numbers they stand for."""
+    """The cells of one shade (0 best … SHADES - 1 worst), as an SVG path."""
 
     shade: int
     path: str
-    said: str
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Map:
     last: tuple[str, ...]  # number of each row in the last column
     begin: str
     end: str
+    over: str  # what a column is called, and each one's name
+    names: tuple[str, ...]
+    told: str  # every number, as the page's script reads them: rows apart by ";", columns by " "
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Seen:
 
     name: str
     said: tuple[str, ...]
+    mark: Mark  # "fails" where it breaks
     maps: tuple[Map, ...]
     sharpness: tuple[tuple[str, ...], list[tuple[str, ...]]] | None = None
     slices: tuple[Map, ...] = ()
@@ -83,6 +87,7 @@ def seen(name: str, looks: Sequence[Look], row: Mapping[str, Any]) -> Seen:
     return Seen(
         name,
         (breaking(looks), cost(looks, row)),
+        "fails" if breaks(looks) else "holds",
         tuple(maps(looks)),
         sharpness_grid(sharp) if sharp else None,
         tuple(plane(sharp[-1])) if sharp else (),
@@ -131,17 +136,17 @@ def _map(name: str, looks: Sequence[Look], layers: Sequence[str]) -> Map | None:
     values = [[look.measures.get(layer, {}).get(name) for look in columns] for layer in rows]
     middle = 1.0 if name.endswith("norm_ratio") else 0.0
     told = [number(line[-1], name) for line in values]
-    cells = shaded(values, worse, middle, measure=name)
-    return Map(title, tuple(rows), len(columns), cells, tuple(told), _step(columns[0]), _step(columns[-1]))
+    cells = shaded(values, worse, middle)
+    names = tuple(f"{look.step:,}" for look in columns)
+    ends = f"step {names[0]}", f"step {names[-1]}"
+    return Map(title, tuple(rows), len(columns), cells, tuple(told), *ends, "step", names, _told(values, name))
 
 
-def _step(look: Look) -> str:
-    return f"step {look.step:,}"
+def _told(values: Sequence[Sequence[float | None]], measure: str = "") -> str:
+    return ";".join(" ".join(number(value, measure) for value in row) for row in values)
 
 
-def shaded(
-    values: Sequence[Sequence[float | None]], worse: int, middle: float = 0.0, *, measure: str = ""
-) -> tuple[Cells, ...]:
+def shaded(values: Sequence[Sequence[float | None]], worse: int, middle: float = 0.0) -> tuple[Cells, ...]:
     """The cells of a matrix of numbers by shade, from the best number (0) to the worst; None leaves its cell blank.
 
     worse: +1 where larger is worse, -1 where smaller is, 0 where farther from `middle` is. Endless decibels are the
@@ -151,28 +156,19 @@ def shaded(
     known = [b for row in badness for b in row if b is not None and abs(b) < ENDLESS]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     width = (high - low) or 1.0
-    found: dict[int, list[tuple[int, int]]] = {}
+    found: dict[int, list[str]] = {}
     for r, row in enumerate(badness):
         for c, bad in enumerate(row):
             if bad is not None:
                 share = min(1.0, max(0.0, (bad - low) / width))
-                found.setdefault(min(SHADES - 1, int(share * SHADES)), []).append((r, c))
-    return tuple(_cells(shade, places, values, measure) for shade, places in sorted(found.items()))
+                found.setdefault(min(SHADES - 1, int(share * SHADES)), []).append(f"M{c} {r}h1v1h-1z")
+    return tuple(Cells(shade, "".join(squares)) for shade, squares in sorted(found.items()))
 
 
 def _badness(value: float, worse: int, middle: float) -> float:
     if worse:
         return value * worse
     return abs(math.log2(value)) if middle and value > 0 else abs(value - middle)
-
-
-def _cells(
-    shade: int, places: Sequence[tuple[int, int]], values: Sequence[Sequence[float | None]], measure: str
-) -> Cells:
-    numbers = [value for r, c in places if (value := values[r][c]) is not None]
-    low, high = number(min(numbers), measure), number(max(numbers), measure)
-    path = "".join(f"M{c} {r}h1v1h-1z" for r, c in places)
-    return Cells(shade, path, low if low == high else f"{low} to {high}")
 
 
 def number(value: float | None, measure: str = "") -> str:
@@ -205,7 +201,8 @@ def plane(look: Look) -> list[Map]:
     names = tuple(f"row {place + 1}" for place in range(len(rows)))
     told = tuple(number(row[-1]) for row in rows)
     title = f"Loss over two directions after {look.step:,} steps: the weights stand in the middle"
-    return [Map(title, names, len(rows[0]), shaded(rows, 1), told, "", "")]
+    across = tuple(str(place + 1) for place in range(len(rows[0])))
+    return [Map(title, names, len(across), shaded(rows, 1), told, "", "", "column", across, _told(rows))]
 
 
 def curve(look: Look) -> charts.Chart | None:
@@ -217,7 +214,8 @@ def curve(look: Look) -> charts.Chart | None:
     margin = 0.06 * (max(heights) - min(heights)) or 0.01
     window = charts.Window(points[0][0], points[-1][0], min(heights) - margin, max(heights) + margin)
     up = charts.ticks(window.low, window.high)
-    line = charts.Line("loss", 1, "M" + " L".join(window.path(points)), "", window.down(points[-1][1]))
+    told = charts.told([(x, [y]) for x, y in points])
+    line = charts.Line("loss", 1, "M" + " L".join(window.path(points)), "", window.down(points[-1][1]), told)
     return charts.Chart(
         f"Loss along a direction after {look.step:,} steps",
         "Nats a token at w + alpha d, alpha in units of the weights' own norms, row by row.",
@@ -225,4 +223,5 @@ def curve(look: Look) -> charts.Chart | None:
         tuple(charts.Tick(window.across(x), f"{x:g}") for x in charts.ticks(window.left, window.right)),
         tuple(charts.Tick(window.down(y), wording.number(y, charts.decimals(up))) for y in up),
         unit="alpha",
+        over="alpha",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from pennyweight.experiments.reaching import NEAR, seconds_to
 from pennyweight.experiments.results import Row, finished
-from pennyweight.experiments.statistics import Spread, paired, relative, spread, verdict
+from pennyweight.experiments.statistics import Mark, Spread, mark, paired, relative, spread, verdict
 
 
 def counted_loss(row: Row) -> float:
@@ -44,6 +44,13 @@ class Standing:
         if not self.runs:
             return "no finished run"
         return verdict(self.cost) if self.cost else "no run of the baseline to compare with"
+
+    @property
+    def mark(self) -> Mark:
+        """The verdict as a sign; a recipe without a finished run fails."""
+        if not self.runs:
+            return "fails"
+        return mark(self.cost) if self.cost else "open"
 
     def mean(self, key: str) -> float | None:
         """The mean of a field over the finished runs; None where no run tells it."""

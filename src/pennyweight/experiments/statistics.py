@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 # 97.5 % points of Student's t for 1 ... 30 degrees of freedom (any printed table); beyond, the series below.
 T_POINTS = (
@@ -12,6 +13,9 @@ T_POINTS = (
 )  # fmt: skip
 NORMAL_POINT = 1.959964  # the 97.5 % point of the normal distribution
 THRESHOLDS = (0.5, 1.0, 5.0)  # percent of the baseline's loss: states, 8-bit recipes, 4-bit recipes
+
+
+Mark = Literal["holds", "open", "fails"]  # a verdict as a sign: yes, cannot be told, no
 
 
 def t_point(degrees: int) -> float:
@@ -95,3 +99,10 @@ def verdict(cost: Spread, *, thresholds: Sequence[float] = THRESHOLDS) -> str:
     else:
         said = f"within {surely:g} %" + (f", on average within {inside:g} %" if surely > inside else "")
     return said + doubt
+
+
+def mark(cost: Spread, *, thresholds: Sequence[float] = THRESHOLDS) -> Mark:
+    """The verdict of `verdict` as a sign: what surely stays within a threshold holds, what surely misses all fails."""
+    if cost.low is None or cost.high is None:
+        return "open"
+    return "holds" if cost.high <= thresholds[-1] else "fails" if cost.low > thresholds[-1] else "open"

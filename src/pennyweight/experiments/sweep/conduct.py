@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -107,8 +107,7 @@ def _check_texts(cells: Sequence[Cell], out: Path, progress: bool) -> None:
 def _carried_out(
     engine: Engine, cells: Sequence[Cell], base: Run, out: Path, *, threads: int, retry: bool, progress: bool
 ) -> list[Row]:
-    store = Store(out / STORE)
-    try:
+    with closing(Store(out / STORE)) as store:
         store.begin(base, threads)
         check_place(out, base, threads)  # another sweep may have begun there since it was looked at
         store.add(cells)
@@ -123,8 +122,6 @@ def _carried_out(
             raise
         write_out(store, out)
         return store.rows(RUNS)
-    finally:
-        store.close()
 
 
 @dataclass

@@ -4,14 +4,14 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 from pennyweight.experiments import bars, charts, facts, wording
 from pennyweight.experiments.facts import Grid
 from pennyweight.experiments.results import DONE, Row
 from pennyweight.experiments.standings import Standing, Table, tables
-from pennyweight.experiments.statistics import THRESHOLDS
+from pennyweight.experiments.statistics import THRESHOLDS, Mark
 from pennyweight.experiments.sweep.grid import label
 from pennyweight.training import Run
 
@@ -47,6 +47,7 @@ class Section:
 
     summary: str
     headlines: tuple[str, ...]
+    marks: tuple[Mark | Literal[""], ...]  # of the headlines; the first has none
     comparison: Grid
     maps: tuple[Map, ...]
     costs: bars.Costs | None
@@ -111,9 +112,11 @@ def _unfinished(row: Row) -> str:
 
 
 def _section(table: Table, drawn: facts.Section, axes: Mapping[str, tuple[str, ...]]) -> Section:
+    headlines = _headlines(table)
     return Section(
         summary=wording.summary(table, counted="cells", timed="may have had others beside them"),
-        headlines=tuple(_headlines(table)),
+        headlines=tuple(said for _, said in headlines),
+        marks=tuple(mark for mark, _ in headlines),
         comparison=comparison(table, list(axes)),
         maps=tuple(_maps(table, axes)),
         costs=drawn.costs,
@@ -143,25 +146,28 @@ def _axes(one: Standing) -> dict[str, str]:
     return next((row["axes"] for row in (*one.runs, *one.failed)), {})
 
 
-def _headlines(table: Table) -> list[str]:
-    """Which cells stay within which share of the baseline's loss, and which is the lowest."""
-    told = [one for one in table.standings if one.cost]
+def _headlines(table: Table) -> list[tuple[Mark | Literal[""], str]]:
+    """Which cell is the lowest, and which stay within which share of the baseline's loss, and whether all do surely."""
+    told = [(one.cost, one) for one in table.standings if one.cost]
     if not told:
         return []
-    said = []
-    lowest = min(told, key=lambda one: one.cost.mean if one.cost else math.inf)
-    assert lowest.cost
-    said.append(
-        f"Of the others {lowest.recipe} costs least: {wording.percent(lowest.cost.mean)} of {table.baseline}'s loss."
-    )
+    cost, lowest = min(told, key=lambda pair: pair[0].mean)
+    found: list[tuple[Mark | Literal[""], str]] = [
+        ("", f"Of the others {lowest.recipe} costs least: {wording.percent(cost.mean)} of {table.baseline}'s loss.")
+    ]
     before = -math.inf
     for limit in (*THRESHOLDS, math.inf):
-        inside = [one.recipe for one in told if one.cost and before < one.cost.mean <= limit]
-        where = f"Within {limit:g} % on average" if limit < math.inf else f"Beyond {THRESHOLDS[-1]:g} %"
+        inside = [one for cost, one in told if before < cost.mean <= limit]
+        where, mark = (
+            (f"Within {limit:g} % on average", "holds")
+            if limit < math.inf
+            else (f"Beyond {THRESHOLDS[-1]:g} %", "fails")
+        )
         if inside:
-            said.append(f"{where}: {wording.listing(inside)}.")
+            sure = mark if all(one.mark == mark for one in inside) else "open"
+            found.append((sure, f"{where}: {wording.listing([one.recipe for one in inside])}."))
         before = limit
-    return said
+    return found
 
 
 def _maps(table: Table, axes: Mapping[str, tuple[str, ...]]) -> list[Map]:
@@ -174,7 +180,7 @@ def _maps(table: Table, axes: Mapping[str, tuple[str, ...]]) -> list[Map]:
         return []
     losses = [one.loss.mean for one in table.standings if one.loss]
     maps = []
-    for values in islice(product(*(varied[name] for name in held)), MOST_MAPS):
+    for values in product(*(varied[name] for name in held)):
         fixed = dict(zip(held, values, strict=True))
         lines = tuple(
             (value, tuple(_spot(table, {**fixed, down: value, across: other}, losses) for other in varied[across]))

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pennyweight.experiments.results import write
@@ -36,11 +36,8 @@ def check_place(out: Path, base: Run, threads: int | None) -> int | None:
         if (out / RESULTS).exists():
             raise FileExistsError(f"{out} holds a comparison; choose another folder for a sweep")
         return None
-    store = Store(out / STORE)
-    try:
+    with closing(Store(out / STORE)) as store:
         told, there = store.other(base), store.threads
-    finally:
-        store.close()
     if told:
         raise FileExistsError(
             f"{out} already holds a sweep of another run; what it holds and what was asked: {'; '.join(told)}; "
@@ -58,11 +55,8 @@ def belongs(out: Path, base: Run) -> bool:
     """Whether `out` holds a sweep to which a grid of `base` may be added."""
     if not is_sweep(out):
         return False
-    store = Store(out / STORE)
-    try:
+    with closing(Store(out / STORE)) as store:
         return not store.other(base)
-    finally:
-        store.close()
 
 
 @contextmanager

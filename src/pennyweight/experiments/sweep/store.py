@@ -39,6 +39,7 @@ CREATE TABLE cells (
 );
 CREATE TABLE attempts (cell TEXT NOT NULL REFERENCES cells, began REAL NOT NULL, ended REAL, outcome TEXT);
 """
+COUNT = "(SELECT COUNT(*) FROM attempts WHERE cell = cells.id) AS attempts"
 
 
 class Store:
@@ -146,9 +147,8 @@ class Store:
         names = list(dict.fromkeys(name for axes in told for name in axes))
         own = ["id", "recipe", "seed", "threads", "status", "reason", *NUMBERS, "data_hash", "folder"]
         axes = [f"json_extract(axes, {_quoted(_path(name))}) AS {_named(name)}" for name in names if name not in own]
-        count = "(SELECT COUNT(*) FROM attempts WHERE cell = cells.id) AS attempts"
         file.execute("DROP VIEW IF EXISTS results")
-        file.execute(f"CREATE VIEW results AS SELECT {', '.join([*axes, *own, count])} FROM cells ORDER BY place")
+        file.execute(f"CREATE VIEW results AS SELECT {', '.join([*axes, *own, COUNT])} FROM cells ORDER BY place")
 
     def start(self, cell: str) -> None:
         """A cell is begun."""
@@ -193,9 +193,8 @@ class Store:
 
     def rows(self, runs: str) -> list[Row]:
         """Every cell as results.json tells it: as a run of a comparison, with its axes; folders stand below `runs`."""
-        count = "(SELECT COUNT(*) FROM attempts WHERE cell = cells.id)"
         told = []
-        for row in self._file.execute(f"SELECT *, {count} AS attempts FROM cells ORDER BY place"):
+        for row in self._file.execute(f"SELECT *, {COUNT} FROM cells ORDER BY place"):
             result = json.loads(row["result"]) if row["result"] else {"run": json.loads(row["run"])}
             error = {"error": row["reason"]} if row["reason"] else {}
             told.append(
