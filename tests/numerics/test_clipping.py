@@ -6,7 +6,8 @@ import torch
 from pennyweight.numerics import cast, clipped
 
 CASTS = ("int8/row", "int4/row", "int4/tensor", "int4/column", "int4/block32", "int4/square8", "int3/block10",
-         "uint4/row", "e2m1/mx", "e2m1/nv", "nf4/block16", "ternary/row", "int4/row/hadamard32", "log8/row")  # fmt: skip
+         "uint4/row", "e2m1/mx", "e2m1/nv", "nf4/block16", "ternary/row", "int4/row/hadamard32",
+         "log8/row")  # fmt: skip
 
 
 def heavy(seed: int, *shape: int) -> torch.Tensor:
