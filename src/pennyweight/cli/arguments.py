@@ -38,16 +38,25 @@ def check_no_setting(words: Sequence[str]) -> None:
 
 def run_with(
     base: "Run", *, recipe: str | None = None, model: str | None = None, data: str | None = None,
-    steps: int | None = None, seed: int | None = None, settings: Sequence[str] = (),
+    weights: str | None = None, steps: int | None = None, seed: int | None = None, settings: Sequence[str] = (),
 ) -> "Run":  # fmt: skip
     """The run with the everyday flags that were given, then the settings. Errors: ValueError in one sentence."""
     from pennyweight.training import Run, with_settings
 
+    if weights is not None and model is None and base.model == Run.model:
+        model = model_beside(weights)
     written = base.to_dict()
-    given = {"recipe": recipe, "model": model, "steps": steps, "seed": seed}
+    given = {"recipe": recipe, "model": model, "weights": weights, "steps": steps, "seed": seed}
     written |= {name: value for name, value in given.items() if value is not None}
     if model is not None:
         written.pop("config", None)  # a model that is named anew is read anew
     if data is not None:
         written["data"]["source"] = data
     return with_settings(Run.from_dict(written), list(settings))
+
+
+def model_beside(weights: str) -> str:
+    """The folder whose config.json says what model the weights are of. Errors: those of `weights_files`."""
+    from pennyweight.training.weights import weights_files
+
+    return str(weights_files(Path(weights))[0].parent)

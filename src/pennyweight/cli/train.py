@@ -24,6 +24,14 @@ def train(
         str | None, typer.Option(metavar="NAME", help="What is written in how few bits.", show_default="bf16")
     ] = None,
     model: Model = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A model or run folder whose weights training begins from; --model follows it.",
+            show_default="fresh",
+        ),
+    ] = None,
     data: Data = None,
     steps: Steps = None,
     seed: Annotated[
@@ -45,7 +53,9 @@ def train(
 
     check_no_setting([str(run_json)] if run_json else [])
     base = _base(run_json, resume) or Run()
-    run = run_with(base, recipe=recipe, model=model, data=data, steps=steps, seed=seed, settings=settings or ())
+    run = run_with(
+        base, recipe=recipe, model=model, data=data, weights=weights, steps=steps, seed=seed, settings=settings or ()
+    )
     if resume is not None and out is not None and resume != out:
         raise ValueError(f"a run is resumed where it was, but --resume {resume} and --out {out} differ")
     folder = resume or out or run_folder(run)

@@ -12,3 +12,4 @@ from pennyweight.nn.opened import before_head as before_head
 from pennyweight.nn.opened import plain_head as plain_head
 from pennyweight.nn.plain import activations_off as activations_off
 from pennyweight.nn.plain import plain_weights as plain_weights
+from pennyweight.nn.post_training import post_train as post_train

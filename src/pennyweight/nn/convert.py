@@ -148,7 +148,7 @@ def quantize(model: nn.Module, recipe: Recipe | str, *, seed: int = 0, layers_on
     recipe = _one(recipe)
     check_kind("the model that quantize converts", model, nn.Module, "a torch.nn.Module")
     _refuse(model)
-    conversion = _convert(model, recipe, _decided(model, recipe), Counter(seed=seed), layers_only=layers_only)
+    conversion = _convert(model, recipe, decided(model, recipe), Counter(seed=seed), layers_only=layers_only)
     _keep_from_fusing(model)
     return conversion
 
@@ -173,7 +173,7 @@ def requantize(model: nn.Module, recipe: Recipe | str) -> Conversion:
         return before
     if any(module._compiled_call_impl is not None for module in model.modules()):
         raise ValueError(f"requantize cannot write by {recipe} what torch.compile has compiled; switch before, or not")
-    lines = _decided(model, recipe)
+    lines = decided(model, recipe)
     undo(model, kept={line.name: line.casts.output.right for line in lines if line.casts and recipe.stores(line.casts)})
     return _convert(model, recipe, lines, before.counter, layers_only=before.layers_only)
 
@@ -193,8 +193,8 @@ def _linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if is_linear(module)}
 
 
-def _decided(model: nn.Module, recipe: Recipe) -> list[Line]:
-    """What the recipe does with every linear layer. Errors: ValueError where it does not fit the model."""
+def decided(model: nn.Module, recipe: Recipe) -> list[Line]:
+    """What one recipe does with every linear layer of a model. Errors: ValueError where it does not fit the model."""
     modules = _linear_layers(model)
     recipe.check_rules(modules)
     lines = survey(model, modules, recipe)

@@ -1,6 +1,7 @@
 """How a number is written: formats, rounding, scales, rotations, casts, packing, fidelity."""
 
 from pennyweight.numerics.casts import Cast, Quantized
+from pennyweight.numerics.clipping import CLIPPINGS, clipped
 from pennyweight.numerics.codebooks import Codebook
 from pennyweight.numerics.companding import Expanded, LogRange
 from pennyweight.numerics.fidelity import Fidelity, fidelity
@@ -17,6 +18,7 @@ from pennyweight.numerics.stored import Stored, held_bytes, stored_of
 from pennyweight.numerics.usual import usual_block
 
 __all__ = [
+    "CLIPPINGS",
     "Cast",
     "Codebook",
     "Counter",
@@ -33,6 +35,7 @@ __all__ = [
     "Shifted",
     "Stored",
     "cast",
+    "clipped",
     "fidelity",
     "format",
     "halves",

@@ -11,6 +11,7 @@ from pennyweight.training.result import Result
 from pennyweight.training.run import Run
 from pennyweight.training.settings import resolved
 from pennyweight.training.trackers import check_tracker
+from pennyweight.training.weights import check_tokenizer
 
 
 def train(
@@ -37,11 +38,12 @@ def train(
     if folder is not None:
         folder.admit(run, resume=bool(resume))
     assert run.config is not None
-    for sentence in unread(run.model, run.config.written):
+    for sentence in unread(run.model, run.config.written, fresh=run.weights is None):
         tell(sentence)
     data = run.data
     corpus = prepare(data.source, tokenizer=data.tokenizer, validation=data.validation, progress=tell)
     check_text(run, corpus)
+    check_tokenizer(run, corpus)
     tell("building the model")
     # Here, not at the top: it imports transformers, which a finished run, a report and a recipe do without.
     from pennyweight.training.session import trained

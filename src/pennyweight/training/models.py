@@ -95,11 +95,11 @@ def _from_hub(spec: str) -> Path:
     raise ValueError(f"model {spec!r} is not known{nearest(spec, list(SHAPES))}")
 
 
-def unread(spec: str, written: dict[str, Any]) -> list[str]:
+def unread(spec: str, written: dict[str, Any], *, fresh: bool = True) -> list[str]:
     """What of a named model a run does not read, a sentence each: its weights, and a config that changed since."""
     path = Path(spec)
     told: list[str] = []
-    if spec not in SHAPES and not path.is_file():
+    if fresh and spec not in SHAPES and not path.is_file():
         pattern = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)")
         if not path.is_dir() or any(pattern.fullmatch(entry.name) for entry in path.iterdir()):
             told.append(f"of {spec} only the config is read; the weights are fresh")

@@ -209,6 +209,20 @@ class Config:
 
 
 @value
+class Weights:
+    """What a training begins from, where that is not fresh: the weights of a model folder, read from safetensors."""
+
+    of: Annotated[str, Field(min_length=1)]  # the folder, of a model or a run, or one safetensors file
+    hash: str = ""  # sha256 of what its files held when the run began; "": it is still to be read
+
+
+def _as_weights(given: object) -> object:
+    if not isinstance(given, str | dict | Weights | None):
+        raise ValueError(f"Run.weights is the folder of a model or a run, got {given!r}")
+    return Weights(of=given) if isinstance(given, str) else given
+
+
+@value
 class Run:
     """Everything that decides a training. `Run()` is the humble baseline: bf16, a tiny GPT-2, the standard library.
 
@@ -235,6 +249,7 @@ class Run:
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     diagnosis: Diagnosis = Diagnosis()
+    weights: Annotated[Weights | None, BeforeValidator(_as_weights)] = None  # to begin from; None: fresh ones
     config: Config | None = None  # of `model`, as it was when the run began; None: it is still to be read
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pennyweight.recipes import Recipe, recipe
 from pennyweight.spelling import closest, nearest
 from pennyweight.training.models import read_config
 from pennyweight.training.run import Config, Part, Run
+from pennyweight.training.weights import known
 
 
 def flat(written: Part, prefix: str = "") -> dict[str, Any]:
@@ -22,7 +23,12 @@ def flat(written: Part, prefix: str = "") -> dict[str, Any]:
 
 
 def resolved(run: Run) -> Run:
-    """The run with what its model's config says now, where that is not yet known. Errors: those of `read_config`."""
+    """The run with what its model's config and its weights hold now, where that is not yet known.
+
+    Errors: those of `read_config` and `weights_files`.
+    """
+    if run.weights is not None and not run.weights.hash:
+        run = replace(run, weights=known(run.weights))
     if run.config is not None:
         return run
     return replace(run, config=Config(of=run.model, says=json.dumps(read_config(run.model), sort_keys=True)))
@@ -31,13 +37,15 @@ def resolved(run: Run) -> Run:
 def differences(a: Run, b: Run) -> list[str]:
     """What differs between two runs, one text for each setting; no text: the same run, whoever tracks it.
 
-    What the models' configs say is compared where both runs know it (see `resolved`).
+    What the models' configs say and what their weights hold is compared where both runs know it (see `resolved`).
     """
     left, right = a.to_dict(), b.to_dict()
     configs = [side.pop("config", {"says": None})["says"] for side in (left, right)]
     del left["tracker"], right["tracker"]
     if a.model == b.model and None not in configs:
         left["model"], right["model"] = configs
+    if a.weights and b.weights and a.weights.hash and b.weights.hash:
+        del left["weights"]["of"], right["weights"]["of"]
     told: list[str] = []
     if str(a.recipe) != str(b.recipe):
         told.append(f"recipe: {a.recipe} is not {b.recipe}")

@@ -18,6 +18,7 @@ from pennyweight.training.models import build_model
 from pennyweight.training.prediction import converted_weights, state_groups
 from pennyweight.training.run import Run
 from pennyweight.training.settings import differences
+from pennyweight.training.weights import load_weights
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Training:
             end=end,
             written=run.config.written if run.config else None,
         ).to(device)  # type: ignore[arg-type]  # transformers' wrapper hides that a text is fine
+        if run.weights is not None:
+            load_weights(model, run.weights)
         conversion = quantize(model, run.recipe.phases[0], seed=run.seed)
         if run.compile:
             compile_blocks(model)
