@@ -92,9 +92,10 @@ def outliers(evidence: Evidence) -> Judged | None:
     if worst:
         name, one = max(worst, key=lambda item: item[1]["kurtosis"])
         said = (
-            f"In trained bf16 models the input with the strongest channels is that of {name}: kurtosis of its "
+            f"In trained bf16 models the strongest channels are those of the input of {name}: kurtosis of the "
             f"channels' power {one['kurtosis']:.1f} (1: all alike), its largest channel {one['top']:.1f} times the rms "
-            f"of all; there 4 bits keep {one['row']:.1f} dB a token, {one['column']:.1f} a channel, {one['tensor']:.1f} a tensor."
+            f"of all; there 4 bits keep {one['row']:.1f} dB with a scale a token, {one['column']:.1f} a channel, "
+            f"{one['tensor']:.1f} a tensor."
         )
     effects = (
         Effect("decibels kept, a channel − a token", spread_of(gained), "above", unit="dB"),

@@ -120,7 +120,8 @@ def summary(one: Outcome) -> tuple[str, ...]:
         f"{one.done} of {len(plan.cells())} runs, {plan.tokens:,} tokens each ({asked['epochs']:.2f} times the text of "
         f"{asked['data']}), model {plan.base.model}{size}; {seeds}.",
         f"Of {sum(claim.decided for claim in found.claims)} decided verdicts "
-        f"{sum(claim.together for claim in found.claims)} stay decided when every interval is asked to hold at once (Holm, 5 %).",
+        f"{sum(claim.together for claim in found.claims)} stay decided when every interval is asked to hold at once "
+        "(Holm, 5 %).",
         str(asked["left_out"]),
     )
     return tuple(filter(None, said))

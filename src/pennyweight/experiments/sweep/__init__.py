@@ -5,4 +5,15 @@ from pennyweight.experiments.sweep.facts import comparisons, labelled
 from pennyweight.experiments.sweep.folder import belongs, is_sweep, rebuilt
 from pennyweight.experiments.sweep.grid import Cell, CellsNotBuilt
 
-__all__ = ["ENGINES", "Cell", "CellsNotBuilt", "belongs", "comparisons", "is_sweep", "labelled", "rebuilt", "sweep", "train_cells"]
+__all__ = [
+    "ENGINES",
+    "Cell",
+    "CellsNotBuilt",
+    "belongs",
+    "comparisons",
+    "is_sweep",
+    "labelled",
+    "rebuilt",
+    "sweep",
+    "train_cells",
+]
