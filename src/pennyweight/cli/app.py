@@ -17,6 +17,7 @@ from pennyweight.cli.evaluate import evaluate
 from pennyweight.cli.failures import INTERRUPTED, say, status_of
 from pennyweight.cli.recipes import GRAMMAR, recipes
 from pennyweight.cli.report import report
+from pennyweight.cli.study import study
 from pennyweight.cli.sweep import AXES, sweep
 from pennyweight.cli.terminal import tell_progress
 from pennyweight.cli.train import train
@@ -52,7 +53,7 @@ EPILOGS = {
 
 for name, verb in {
     "compare": compare, "sweep": sweep, "train": train, "eval": evaluate, "report": report, "recipes": recipes,
-    "doctor": doctor, "bench": bench, "analyze": analyze,
+    "doctor": doctor, "bench": bench, "analyze": analyze, "study": study,
 }.items():  # fmt: skip
     app.command(name, epilog=EPILOGS.get(name))(verb)
 

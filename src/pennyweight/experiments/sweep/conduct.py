@@ -52,8 +52,19 @@ def sweep(
     Errors: ValueError, FileNotFoundError, FileExistsError before anything is written (CellsNotBuilt holds a sentence
     for each cell that cannot be); DiskFull with all that is done in place; KeyboardInterrupt, saved.
     """
-    base, out = replace(resolved(base or Run()), seed=0), Path(out).absolute()
+    base = replace(resolved(base or Run()), seed=0)
     cells = build(base, read_axes(grid, base), seeds=seeds)
+    return train_cells(
+        cells, base, out=out, jobs=jobs, threads=threads, on=on, address=address, retry=retry, progress=progress
+    )
+
+
+def train_cells(
+    cells: Sequence[Cell], base: Run, *, out: Path | str, jobs: int | None = None, threads: int | None = None,
+    on: str = "processes", address: str | None = None, retry: bool = False, progress: bool = True,
+) -> list[Row]:  # fmt: skip
+    """Trains cells that were chosen one by one, variations of `base`; all else is as `sweep` says."""
+    out = Path(out).absolute()
     _check_numbers(jobs=jobs, threads=threads)
     choose("the engine of a sweep (--on)", on, ENGINES)
     if address is not None and on != "ray":
