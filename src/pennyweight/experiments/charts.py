@@ -145,7 +145,7 @@ def _over_seeds(columns: Sequence[tuple[float, list[float]]]) -> tuple[Points, P
 def told(columns: Sequence[tuple[float, Sequence[float]]]) -> str:
     """Points as the page's script reads them: step, mean and each seed's height, with four decimals."""
     return ";".join(
-        f"{step:g} " + " ".join(f"{value:.4f}" for value in (math.fsum(values) / len(values), *values))
+        f"{step:g} " + " ".join(number(value, 4) for value in (math.fsum(values) / len(values), *values))
         for step, values in columns
     )
 

@@ -42,8 +42,8 @@ const curves = (svg) => [...svg.querySelectorAll("path[data-told]")].map((path) 
   return told.split(";").map((text, place) => {
     const [step, mean, ...each] = text.split(" ");
     const names = seeds ? seeds.split(" ") : [];
-    const beside = each.length > 1 ? names.map((seed, one) => `seed ${seed}: ${each[one]}${height}`) : names.map((seed) => `seed ${seed}`);
-    return { x: places[place][0], y: places[place][1], shade: path.classList[1], said: [name, `${over} ${step}: ${mean}${height}`, beside.join(", ")] };
+    const beside = names.map((seed, one) => each.length > 1 ? `seed ${seed}: ${each[one]}${height}` : `seed ${seed}`);
+    return { x: places[place][0], y: places[place][1], shade: path.classList[1], said: [name, `${over} ${step}: ${mean}${height}`, ...beside] };
   }).filter(({ y }) => y >= 0 && y <= 1);
 });
 
@@ -71,12 +71,15 @@ const followed = (svg) => {
     tip.className = `${x > 0.5 ? "left" : ""} ${y > 0.5 ? "above" : ""}`;
     plot.style.setProperty("--x", x);
     plot.style.setProperty("--y", y);
-    tip.replaceChildren(...said.filter(Boolean).map((text, line) => {
+    tip.replaceChildren(...said.map((text, line) => {
       const part = document.createElement(line ? "span" : "b");
       part.textContent = text;
       return part;
     }));
     spot.hidden = tip.hidden = false;
+    tip.style.marginLeft = 0;
+    const { left, right } = tip.getBoundingClientRect();
+    tip.style.marginLeft = `${Math.max(8 - left, Math.min(0, document.documentElement.clientWidth - 8 - right))}px`;
   };
   const ready = () => { rows ??= (svg.dataset.names ? cells(svg) : curves(svg)).filter((one) => one.length); return rows.length > 0; };
   svg.addEventListener("pointermove", (event) => {
