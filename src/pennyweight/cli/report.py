@@ -1,4 +1,4 @@
-"""`pennyweight report`: the report of a comparison, a sweep, a study or a run, built again from its folder."""
+"""`pennyweight report`: the report of a comparison, sweep, search, study or run, built again from its folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,20 +11,20 @@ from pennyweight.cli.terminal import print_json
 
 def report(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Of a comparison, a sweep, a study or a run.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Of a comparison, a sweep, a search, a study or a run.", show_default=False
+        ),
     ],
     json: Json = False,
 ) -> None:
     """Write report.html and report.md again from what stands in FOLDER."""
-    from pennyweight.experiments import report as reported
-    from pennyweight.experiments.studies import is_study, write_study
+    from pennyweight.experiments import report as of_runs
+    from pennyweight.experiments import search, studies
     from pennyweight.experiments.sweep import is_sweep, rebuilt
 
-    if is_study(folder):
-        write_study(folder.absolute())
-        page = folder / "report.html"
-    else:
-        page = rebuilt(folder) if is_sweep(folder) else reported(folder)
+    kinds = ((studies.is_study, studies.rebuilt), (search.is_search, search.rebuilt), (is_sweep, rebuilt))
+    page = next((build for is_one, build in kinds if is_one(folder)), of_runs)(folder)
     if json:
         print_json({"html": str(page), "markdown": str(page.with_suffix(".md"))})
     else:

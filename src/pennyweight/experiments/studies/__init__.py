@@ -1,6 +1,17 @@
 """Studies: each paper's claims measured again by one command, with verdicts that intervals support."""
 
 from pennyweight.experiments.studies.conduct import STUDIES, Outcome, is_study, named, study
-from pennyweight.experiments.studies.report import lines_of, summary, to_dict, write_study
+from pennyweight.experiments.studies.report import lines_of, rebuilt, summary, to_dict, write_study
 
-__all__ = ["STUDIES", "Outcome", "is_study", "lines_of", "named", "study", "summary", "to_dict", "write_study"]
+__all__ = [
+    "STUDIES",
+    "Outcome",
+    "is_study",
+    "lines_of",
+    "named",
+    "rebuilt",
+    "study",
+    "summary",
+    "to_dict",
+    "write_study",
+]

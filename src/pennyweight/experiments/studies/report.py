@@ -282,3 +282,9 @@ def write_study(out: Path) -> Outcome:
     write_whole(out / "report.md", markdown(one, said))
     write_whole(out / "report.html", page("studies/study.html", said))
     return one
+
+
+def rebuilt(folder: Path) -> Path:
+    """Writes the report of a study again; returns the path of the page. Errors: ValueError for a damaged folder."""
+    write_study(folder.absolute())
+    return folder / "report.html"
