@@ -13,7 +13,7 @@ import time
 import torch
 import transformers.models.gpt2.modeling_gpt2  # noqa: F401  # once here, so that no child has to
 
-from pennyweight.training import Run, checkpoint, files, ledger, train
+from pennyweight.training import Run, checkpoint, files, guarded, ledger, train
 
 
 def die(*_: object) -> None:
@@ -64,6 +64,10 @@ def prepare_death(task: dict) -> None:
             mine(checkpoint, "prune", n)
         case "switch":  # by the next recipe, but not yet in the ledger
             mine(ledger.Ledger, "write", n, when=lambda self, kind, step, **_: kind == "switch")
+        case "guard":  # it has seen what it saw, but not yet written it down; or is back, with no step behind it
+            mine(ledger.Ledger, "write", n, when=lambda self, kind, step, **_: kind == "guard")
+        case "back":
+            mine(guarded, "again", n, then=lambda whole, *args, **rest: whole(*args, **rest))
         case "noted":
             mine(ledger.Ledger, "write", n, when=lambda self, kind, step, **_: kind == "checkpoint")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pennyweight.training import Checkpoint, Evaluation, Run, read_ledger
+from pennyweight.training import Checkpoint, Diagnosis, Evaluation, Guard, Run, read_ledger
 
 TIMES_AND_MEMORY = {"tokens_per_second", "resident_bytes", "seconds", "sharpness_seconds"}
 CLOCKS = {"seconds", "step_seconds", "diagnosis_seconds", "peak_memory_bytes"}
@@ -114,6 +114,33 @@ SWITCHED = [
     pytest.param([{"at": "step", "n": 3}, {"at": "noted", "n": 1}], id="before, between", marks=pytest.mark.long),
     pytest.param([{"at": "step", "n": 4}, {"at": "step", "n": 3}], id="after each", marks=pytest.mark.long),
 ]
+
+
+RESCUED = [
+    pytest.param([{"at": "guard", "n": 1}, {"at": "back", "n": 1}, {"at": "step", "n": 4}], id="at, back, after"),
+    pytest.param([{"at": "step", "n": n} for n in (6, 3, 2, 4)], id="often", marks=pytest.mark.long),
+    pytest.param([{"at": "back", "n": 1}] * 3 + [{"at": "noted", "n": 3}], id="thrice", marks=pytest.mark.long),
+    pytest.param([{"at": "tensors", "n": 11}, {"at": "prune", "n": 1}], id="saving", marks=pytest.mark.long),
+    pytest.param([{"at": "step", "n": 5}, {"at": "folder", "n": 6}], id="folders", marks=pytest.mark.long),
+]
+
+
+@pytest.mark.parametrize("deaths", RESCUED)
+def test_a_run_killed_around_its_rescue_ends_so_too(mortal, straight, small, tmp_path, deaths):
+    run = small(
+        recipe="bf16 until 4, then paper-v8",
+        steps=9,
+        checkpoint=Checkpoint(every=1),
+        diagnosis=Diagnosis(every=2),
+        guard=Guard(mode="act"),
+    )
+    expected = state(straight(run))
+    steps = [line["step"] for line in expected["ledger"] if line["kind"] == "step"]
+    assert steps == [1, 2, 3, 4, 5, 6, 4, 5, 6, 7, 8, 9]
+    for death in deaths:
+        assert mortal(run, tmp_path / "r", death)
+    assert not mortal(run, tmp_path / "r")
+    assert state(tmp_path / "r") == expected
 
 
 @pytest.mark.parametrize("deaths", SWITCHED)

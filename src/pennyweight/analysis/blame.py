@@ -1,7 +1,7 @@
 """Blame: which layers break a run, from what was seen of them: a ranking, the worst layer first."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,12 +11,13 @@ DECIBELS_PER_BIT = 6.02
 LEAST = {
     "saturated": 0.01,
     "zero": 0.05,
-    "cosine": 0.01,
+    "cosine": 0.05,
     "stalled": 0.1,
     "v.zero": 0.001,
 }  # shares below which a change says little
 JUDGED = ("db", "saturated", "zero", "stalled", "cosine", "norm_ratio")
-BROKEN = 3.0  # a score from which on a layer counts as broken; in a healthy run gradients reach 1.7 (LOG.md)
+BROKEN = 3.0  # a score from which on a layer counts as broken; in healthy runs of 2,000 steps the worst is 2.3 (LOG.md)
+MEMORY = 16  # looks that a layer is held against: what became of it slowly, over a whole training, is no break
 
 
 @dataclass(frozen=True)
@@ -37,40 +38,59 @@ def blame(looks: Sequence[Look]) -> list[Blamed]:
       db           (before - now) / 6.02
       saturated, zero, stalled (shares s), cosine (s = 1 - cosine)    log2((now + e) / (before + e)), e of `LEAST`
       norm_ratio   |log2(now)| - |log2(before)|
-    `before` is the layer's median over the earlier looks; a layer that was never seen, or a first look, is held against
-    the median of all layers in this look. Zeros among v are worse from the first one on: they are held against none.
-    Scores from `BROKEN` on mean that something broke.
+    `before` is the layer's median over the MEMORY looks before, of those at the same recipe; what was never seen of the
+    layer, as in a first look, is held against the median of all layers in this look. Zeros among v are worse from the
+    first one on: they are held against none. Scores from `BROKEN` on mean that something broke (see `broken`).
     """
-    if not looks:
-        return []
-    now, earlier = looks[-1], looks[:-1]
-    ranking = []
-    for layer in now.measures:
-        names = {name for look in (now, *earlier) for name in look.measures.get(layer, {})}
-        judged = [_judged(layer, name, now, earlier) for name in names if name.partition(".")[2] in JUDGED]
-        if judged:
-            ranking.append(max(judged, key=lambda one: (one.score, one.measure)))
-    return sorted(ranking, key=lambda one: (-one.score, one.layer))
+    return _ranked(one for one, _ in _changes(looks))
+
+
+def broken(looks: Sequence[Look]) -> list[Blamed]:
+    """The layers of the last look that broke, the worst first: some measure of theirs is BROKEN bits worse than it was.
+
+    Only a layer's own past counts, and zeros of v: layers differ from each other in any healthy model.
+    """
+    return [one for one in _ranked(one for one, own in _changes(looks) if own) if one.score >= BROKEN]
 
 
 def breaks(looks: Sequence[Look]) -> tuple[int, list[Blamed]] | None:
     """The first look's step from which something counts as broken, and the layers blamed then; None: nothing does."""
     for place in range(1, len(looks) + 1):
-        broken = [one for one in blame(looks[:place]) if one.score >= BROKEN]
-        if broken and place > 1 or any(one.measure == "v.zero" for one in broken):
-            return looks[place - 1].step, broken
+        if found := broken(looks[:place]):
+            return looks[place - 1].step, found
     return None
 
 
-def _judged(layer: str, name: str, now: Look, earlier: Sequence[Look]) -> Blamed:
+def _ranked(changes: Iterator[Blamed]) -> list[Blamed]:
+    """The worst change of each layer, the worst layer first."""
+    worst: dict[str, Blamed] = {}
+    for one in changes:
+        worst[one.layer] = max(worst.get(one.layer, one), one, key=lambda two: (two.score, two.measure))
+    return sorted(worst.values(), key=lambda one: (-one.score, one.layer))
+
+
+def _changes(looks: Sequence[Look]) -> Iterator[tuple[Blamed, bool]]:
+    """Every judged measure of every layer in the last look, and whether it is held against the layer's own past."""
+    if not looks:
+        return
+    now = looks[-1]
+    earlier = [look for look in looks[:-1] if look.recipe == now.recipe][-MEMORY:]
+    for layer in now.measures:
+        names = {name for look in (now, *earlier) for name in look.measures.get(layer, {})}
+        yield from (_judged(layer, name, now, earlier) for name in names if name.partition(".")[2] in JUDGED)
+
+
+def _judged(layer: str, name: str, now: Look, earlier: Sequence[Look]) -> tuple[Blamed, bool]:
     value = now.measures[layer].get(name)
     seen = [number for look in earlier if (number := look.measures.get(layer, {}).get(name)) is not None]
     if name == "v.zero":
         seen = [0.0]
-    elif not seen:
+    own = bool(seen)
+    if not own:
         seen = [number for one in now.measures.values() if (number := one.get(name)) is not None]
     before = median(seen) if seen else None
-    return Blamed(layer, _score(name if name in LEAST else name.partition(".")[2], before, value), name, before, value)
+    score = _score(name if name in LEAST else name.partition(".")[2], before, value)
+    return Blamed(layer, score, name, before, value), own
 
 
 def _score(kind: str, before: float | None, now: float | None) -> float:

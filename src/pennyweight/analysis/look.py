@@ -63,6 +63,7 @@ class Look:
     top:       layer -> its input's channels that stand out, (channel, rms over the rms of the input)
     sharpness: what `analysis.sharpness` says, where it was asked for; else empty
     seconds:   that looking took, sharpness left out; sharpness_seconds: that it took
+    recipe:    the name of the one recipe by which the model was converted then
     """
 
     step: int
@@ -71,6 +72,7 @@ class Look:
     sharpness: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     sharpness_seconds: float = 0.0
+    recipe: str = ""
 
     def to_line(self) -> dict[str, Any]:
         """The look as a line of the ledger holds it: measure -> one number a layer, in the order of `layers`."""
@@ -79,7 +81,8 @@ class Look:
         names = sorted({name for found in self.measures.values() for name in found}, key=order.__getitem__)
         columns = {name: [short(self.measures[layer].get(name), name) for layer in layers] for name in names}
         top = {layer: [[channel, short(ratio)] for channel, ratio in found] for layer, found in self.top.items()}
-        line = {"layers": layers, "measures": columns, "top": top, "seconds": round(self.seconds, 4)}
+        line = {"recipe": self.recipe, "layers": layers, "measures": columns, "top": top}
+        line["seconds"] = round(self.seconds, 4)
         if self.sharpness:
             line |= {"sharpness": dict(self.sharpness), "sharpness_seconds": round(self.sharpness_seconds, 4)}
         return line
@@ -93,6 +96,5 @@ class Look:
                 if number is not None:
                     measures[layer][name] = number
         top = {layer: [(int(c), float(r)) for c, r in found] for layer, found in line.get("top", {}).items()}
-        return cls(
-            line["step"], measures, top, line.get("sharpness", {}), line["seconds"], line.get("sharpness_seconds", 0.0)
-        )
+        sharp = line.get("sharpness", {}), line["seconds"], line.get("sharpness_seconds", 0.0)
+        return cls(line["step"], measures, top, *sharp, line.get("recipe", ""))

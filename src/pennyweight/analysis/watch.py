@@ -34,6 +34,7 @@ class Watch:
     fidelity_every: int = 0
     sharpness_every: int = 0
     seed: int = 0
+    recipe: str = ""  # by which the model is converted
     _update: Update | None = field(default=None, init=False)
     _found: Found = field(default_factory=Found, init=False)
     _sharp: Mapping[str, object] = field(default_factory=dict, init=False)
@@ -67,7 +68,7 @@ class Watch:
             found.measures.setdefault(layer, {}).update(measures)
         self._update, self._found, self._sharp = None, Found(), {}
         seconds += time.perf_counter() - began
-        return Look(step, found.measures, found.top, sharp, seconds, sharp_seconds if sharp else 0.0)
+        return Look(step, found.measures, found.top, sharp, seconds, sharp_seconds if sharp else 0.0, self.recipe)
 
 
 def _falls(step: int, every: int) -> bool:

@@ -47,10 +47,7 @@ def search_folder(run: "Run", loss_budget: float, minimise: str) -> Path:
     from pennyweight.experiments.search import belongs
 
     name = f"search-{slug(Path(run.model).name)}"
-    for folder in _candidates(name):
-        if not folder.exists() or belongs(folder, run, loss_budget, minimise):
-            return folder
-    raise AssertionError("the candidates never end")
+    return _free(name, lambda folder: belongs(folder, run, loss_budget, minimise))
 
 
 def interrupted(folder: Path, again: str) -> str:

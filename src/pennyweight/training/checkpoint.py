@@ -41,8 +41,8 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(((s, p) for s, p in found if s is not None), reverse=True)]
 
 
-def save(folder: Path, step: int, saved: Saved, *, keep: int) -> Path:
-    """Saves into folder/step-NNNNNN and deletes what is older than the newest `keep`, once the new one stands.
+def save(folder: Path, step: int, saved: Saved, *, keep: int, spare: int | None = None) -> Path:
+    """Saves into folder/step-NNNNNN and deletes older ones (see `prune`), once the new one stands.
 
     Written under another name, fsynced, renamed: a process killed at any time leaves the checkpoints before it whole.
     Costs: no second copy of the tensors. Errors: OSError (a full disk); then nothing half-written stays.
@@ -63,18 +63,21 @@ def save(folder: Path, step: int, saved: Saved, *, keep: int) -> Path:
     for path in checkpoints(folder):
         if (step_of(path) or 0) > step:  # damaged, as `final` would be
             shutil.rmtree(path)
-    prune(folder, step, keep=keep)
+    prune(folder, step, keep=keep, spare=spare)
     return final
 
 
-def prune(folder: Path, step: int, *, keep: int) -> None:
+def prune(folder: Path, step: int, *, keep: int, spare: int | None = None) -> None:
     """Deletes the checkpoints older than the one at `step`, all but the newest `keep` - 1 of them.
 
+    spare: the newest of at most so many steps stays too: the training was sound then, and may have to go back there.
     Also called by a process that resumes: the one before may have been killed after it saved and before it deleted.
     """
     older = [path for path in checkpoints(folder) if (step_of(path) or 0) < step]
-    for path in older[keep - 1 :]:
-        shutil.rmtree(path)
+    kept = older[: keep - 1] + [path for path in older if spare is not None and (step_of(path) or 0) <= spare][:1]
+    for path in older:
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def damage(path: Path) -> str | None:

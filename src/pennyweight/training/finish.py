@@ -121,5 +121,6 @@ def _result(
         machine=machine(),
         versions=versions(),
         swallowed_share=None if progress.swallowed is None else progress.swallowed / progress.step,
+        guard=progress.guard,
         diagnosis_seconds=progress.diagnosis_seconds,
     )

@@ -20,10 +20,11 @@ class DiskFull(TrainingFailed):
 class Diverged(TrainingFailed):
     """The loss or the gradient is no longer a finite number."""
 
-    def __init__(self, sentence: str, *, step: int, where: str) -> None:
+    def __init__(self, sentence: str, *, step: int, where: str, what: str = "") -> None:
         super().__init__(sentence)
         self.step = step
         self.where = where
+        self.what = what or sentence
 
 
 def first_bad(model: nn.Module, loss: Callable[[], Tensor]) -> str | None:

@@ -6,21 +6,23 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pennyweight.analysis import Look
-from pennyweight.analysis.passes import Lens
 from pennyweight.analysis.watch import Watch
 from pennyweight.data import Corpus, validation_batches
 from pennyweight.numerics import key, stored_of
 from pennyweight.optim import state_bytes
+from pennyweight.training.alarms import RECENT, WINDOW, Alarm, of_failure
 from pennyweight.training.checkpoint import checkpoints, save
 from pennyweight.training.folder import RunFolder
 from pennyweight.training.freed import Freed
 from pennyweight.training.gradient import Gradient
 from pennyweight.training.guard import Diverged, Interrupt, first_bad
+from pennyweight.training.guarded import Watchman
 from pennyweight.training.ledger import Ledger
 from pennyweight.training.memory import Categories, Peak, SavedActivations, parameter_bytes, resident_bytes
 from pennyweight.training.progress import Silence
@@ -49,33 +51,31 @@ class Loop:
     saved: int | None = None  # the step of the checkpoint that stands
     unmeasured: bool = False  # whether the recipe changed since memory was measured
     watch: Watch = field(init=False)
+    watchman: Watchman = field(init=False)
+    began: float = field(init=False)  # on the clock, as if the training had never been stopped
 
     def __post_init__(self) -> None:
         self.watch = self.watching()
+        self.watchman = Watchman(self.training.run, self.corpus, self.peak.device, self.ledger, self.folder)
+        self.began = time.perf_counter() - self.training.progress.seconds
 
     def watching(self) -> Watch:
         """Who looks at the model as it is converted now."""
         run, training = self.training.run, self.training
-        lens = Lens(training.model, run.objective, training.conversion.recipe.precision)
-        return Watch(lens, training.optimizer, **asdict(run.diagnosis), seed=run.seed)
+        name = training.conversion.recipe.name
+        return Watch(training.lens(), training.optimizer, **asdict(run.diagnosis), seed=run.seed, recipe=name)
 
     def __call__(self) -> None:
         """Trains until the last step. The first Ctrl-C saves and raises KeyboardInterrupt; see also `check`."""
-        run, progress = self.training.run, self.training.progress
-        evaluate_every = run.evaluation.every or max(1, run.steps // 10)
-        before, began = progress.seconds, time.perf_counter()
-        if not progress.validation:
-            self.evaluate()
-        while progress.step < run.steps and not self.interrupt.asked:
-            self.switch()
-            self.step()
-            if progress.step == run.steps or progress.step % evaluate_every == 0:
-                self.evaluate()
-            progress.seconds = before + time.perf_counter() - began
-            progress.peak_memory_bytes = max(progress.peak_memory_bytes, self.peak.bytes())
-            if scheduled(run, progress.step):
-                self.save()
-                self.ledger.write("checkpoint", progress.step)
+        run = self.training.run
+        while self.training.progress.step < run.steps and not self.interrupt.asked:
+            try:
+                self.advance()
+            except Diverged as error:
+                losses = [loss for _, loss in self.training.progress.curve]
+                if not self.watchman.acts or not self.goes_back(of_failure(losses, error.step, error.what)):
+                    raise
+        progress = self.training.progress
         if self.interrupt.asked:
             if self.saved != progress.step:
                 self.save()
@@ -84,18 +84,44 @@ class Loop:
             self.ledger.sync()
             raise KeyboardInterrupt(f"stopped after step {progress.step} of {run.steps}{self.standing()}")
 
+    def advance(self) -> None:
+        """The next step, and what falls due after it; or back to a step before. Errors: Diverged."""
+        run, progress = self.training.run, self.training.progress
+        if not progress.validation:
+            self.evaluate()
+        self.switch()
+        alarm = self.step()
+        if alarm is not None and self.goes_back(alarm):
+            return
+        if progress.step == run.steps or progress.step % (run.evaluation.every or max(1, run.steps // 10)) == 0:
+            self.evaluate()
+        progress.seconds = time.perf_counter() - self.began
+        progress.peak_memory_bytes = max(progress.peak_memory_bytes, self.peak.bytes())
+        if scheduled(run, progress.step):
+            self.save()
+            self.ledger.write("checkpoint", progress.step)
+
+    def goes_back(self, alarm: Alarm) -> bool:
+        """Answers an alarm; whether the training goes on from where it was sound, as another one."""
+        again = self.watchman.answers(self.training, alarm)
+        if again is None:
+            return False
+        self.training, self.unmeasured = again, True
+        self.watch, self.saved = self.watching(), again.progress.step or None
+        return True
+
     def switch(self) -> None:
         """Goes on by the recipe of the next step, where that is another one."""
         training, run, step = self.training, self.training.run, self.training.progress.step
-        before, recipe = training.conversion.recipe, run.recipe.at(step, run.steps)
+        before, recipe = training.conversion.recipe, training.recipe.at(step, run.steps)
         if recipe != before:
             training.switch(recipe)
             self.watch = self.watching()
             self.unmeasured = True
             self.ledger.write("switch", step, before=before.name, recipe=recipe.name)
 
-    def step(self) -> None:
-        """One optimizer step, and its line in the ledger."""
+    def step(self) -> Alarm | None:
+        """One optimizer step, and its line in the ledger; what alarms the guard in it, if anything does."""
         training, run, progress = self.training, self.training.run, self.training.progress
         began = time.perf_counter()
         lr = learning_rate(run.schedule, progress.step, run.steps, run.optimizer.lr)
@@ -103,7 +129,9 @@ class Loop:
             group["lr"] = lr
         torch.manual_seed(key(run.seed, progress.step, "dropout", "") >> 1)  # >> 1: torch takes 63 bits
         batches = [training.sampler.next().to(self.peak.device) for _ in range(run.accumulate)]
-        looks, paused = self.watch.due(progress.step + 1), time.perf_counter()
+        suspicion = self.watchman.suspects(training)
+        wanted = suspicion is not None and self.watchman.can_act(training)
+        looks, paused = wanted or self.watch.due(progress.step + 1), time.perf_counter()
         if looks:
             self.watch.before(progress.step + 1, batches[0])
         began += time.perf_counter() - paused  # looking is no part of the step
@@ -122,6 +150,7 @@ class Loop:
         progress.tokens += run.tokens_per_step
         progress.step_seconds += seconds
         progress.gradient_norm = gradient.norm
+        progress.norms = [*progress.norms[-WINDOW - RECENT + 1 :], gradient.norm]
         progress.curve.append((progress.step, loss))
         numbers = {"loss": loss, "learning_rate": lr, "gradient_norm": gradient.norm, "tokens": progress.tokens}
         if (swallowed := training.conversion.swallowed_share) is not None:
@@ -132,15 +161,17 @@ class Loop:
             "step", progress.step, **numbers, tokens_per_second=round(rate, 1), resident_bytes=resident_bytes()
         )
         self.bar.step(progress.step, loss, rate)
-        if look is not None:
-            self.tell(look)
+        line = None if look is None else self.tell(look)
+        return self.watchman.hears(training, suspicion, line)
 
-    def tell(self, look: Look) -> None:
-        """Writes down what was seen, and counts how long looking and writing took."""
+    def tell(self, look: Look) -> dict[str, Any]:
+        """Writes down what was seen, returns the line, and counts how long looking and writing took."""
         began = time.perf_counter()
-        self.ledger.write("diagnosis", look.step, **look.to_line())
+        line = {"step": look.step, **look.to_line()}
+        self.ledger.write("diagnosis", **line)
         spent = look.seconds + look.sharpness_seconds + time.perf_counter() - began
         self.training.progress.diagnosis_seconds += spent
+        return line
 
     def gradient(self, batches: list[Tensor], watch: Callable[[], AbstractContextManager[object]]) -> Gradient:
         """The gradient point of one step on `batches`, as the run holds or frees it."""
@@ -203,6 +234,7 @@ class Loop:
                 step,
                 training.saved(self.ledger.lines),
                 keep=training.run.checkpoint.keep,
+                spare=training.progress.sound if self.watchman.acts else None,
             )
             self.saved = step
             self.bar.phase("")
@@ -232,7 +264,7 @@ class Loop:
         """Writes down what went bad where, and raises Diverged."""
         self.ledger.write("divergence", step, what=what, where=where)
         sentence = f"at step {step} {what}; first not finite: {where}{self.standing()}"
-        raise Diverged(sentence, step=step, where=where)
+        raise Diverged(sentence, step=step, where=where, what=f"{what}; first not finite: {where}")
 
     def standing(self) -> str:
         """The end of a sentence: which checkpoint stands."""

@@ -55,7 +55,7 @@ class Lines(Silence):
         if now - self._last < LINE_SECONDS and step < self.steps:
             return
         self._last = now
-        left = (now - self._began) / (step - self.start) * (self.steps - step)
+        left = (now - self._began) / max(1, step - self.start) * (self.steps - step)
         told = f"step {step}/{self.steps}  loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s  {clock(left)} left"
         _say(self.title, told)
 

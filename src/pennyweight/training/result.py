@@ -1,7 +1,7 @@
 """Result: what a run came to, as one value that saves."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -39,6 +39,8 @@ class Result:
     # Of the numbers that a step should have moved, the share whose codes stayed, on average over the steps; None: every
     # weight has a master
     swallowed_share: float | None = None
+    # What the guard saw: {step, what, blamed, back}; where it went back, {raised, layers, curve} too: (step, loss) left
+    guard: list[dict[str, Any]] = field(default_factory=list)
     diagnosis_seconds: float = 0.0  # of `seconds`: looking at the training, and writing down what was seen
 
     def __repr__(self) -> str:

@@ -191,6 +191,19 @@ class Diagnosis:
     sharpness_every: Annotated[Int, Field(ge=0)] = 0  # costs some fifty gradients of two sequences
 
 
+@value
+class Guard:
+    """What is done where a divergence is seen coming (`training.alarms`).
+
+    off   nothing: a loss that is no number ends the run
+    warn  it is said, on stderr and in the ledger; no number changes
+    act   the training goes back to where it was sound, and goes on with more precision in what the diagnosis blames
+    """
+
+    mode: Literal["off", "warn", "act"] = "warn"
+    rescues: Annotated[Int, Field(ge=1)] = 4  # after so many times, act does as warn
+
+
 def _as_text(given: object) -> object:
     return json.dumps(given, sort_keys=True) if isinstance(given, dict) else given
 
@@ -249,6 +262,7 @@ class Run:
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
     diagnosis: Diagnosis = Diagnosis()
+    guard: Guard = Guard()
     weights: Annotated[Weights | None, BeforeValidator(_as_weights)] = None  # to begin from; None: fresh ones
     config: Config | None = None  # of `model`, as it was when the run began; None: it is still to be read
 
@@ -265,6 +279,22 @@ class Run:
         if self.compile and self.recipe.saved is not None:
             raise ValueError(
                 f"recipe {self.recipe} writes what autograd saves, which compiled blocks do not show; use compile=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_can_act(self) -> Self:
+        if self.guard.mode != "act" and self.guard.rescues != Guard.rescues:
+            raise ValueError(f"Guard.rescues is how often 'act' goes back, but mode is {self.guard.mode!r}")
+        if self.guard.mode == "act" and self.compile:
+            raise ValueError(
+                "Guard.mode='act' raises the precision of a training under way, which compiled blocks cannot; use "
+                "compile=false, or guard.mode=warn"
+            )
+        if self.guard.mode == "act" and not self.diagnosis.every:
+            raise ValueError(
+                "Guard.mode='act' raises what the diagnosis blames, but diagnosis.every=0 looks at nothing; set "
+                "diagnosis.every=50, or guard.mode=warn"
             )
         return self
 

@@ -80,9 +80,10 @@ def _trained(
             ledger.write("checkpoint", start)  # its line stood after what the checkpoint remembers, and was cut
         bar = stack.enter_context(shown(str(run.recipe), run.steps, start=start, progress=progress))
         with Interrupt() as interrupt:
-            Loop(training, corpus, ledger, folder, bar, interrupt, peak, start or None)()
+            loop = Loop(training, corpus, ledger, folder, bar, interrupt, peak, start or None)
+            loop()
         bar.phase("measuring the model as it is saved")
-        result = finish(training, corpus, predicted=predicted, folder=folder, device=peak.device)
+        result = finish(loop.training, corpus, predicted=predicted, folder=folder, device=peak.device)
         ledger.write("end", result.steps, loss=result.val_loss, loss_plain=result.val_loss_plain, tokens=result.tokens)
         ledger.sync()
     if folder is not None:
@@ -101,7 +102,8 @@ def _resume(training: Training, folder: RunFolder) -> int:
         lines = training.restore(load(path))
     except ValueError as error:
         raise ValueError(f"checkpoint {path} does not fit this run: {error}") from None
-    prune(folder.checkpoints, training.progress.step, keep=training.run.checkpoint.keep)
+    spare = training.progress.sound if training.run.guard.mode == "act" else None
+    prune(folder.checkpoints, training.progress.step, keep=training.run.checkpoint.keep, spare=spare)
     return lines
 
 

@@ -33,6 +33,11 @@ class Progress:
     peak_memory_bytes: int = 0
     swallowed: float | None = None  # the shares of all steps, added up; None: every weight has a master
     gradient_norm: float | None = None  # of the last step, before it was clipped
+    norms: list[float] = field(default_factory=list)  # of the last steps, as many as alarms read
+    sound: int = 0  # steps before the last look in which the guard found nothing broken
+    alarmed: int | None = None  # the last step of which the guard has heard an alarm
+    guard: list[dict[str, Any]] = field(default_factory=list)  # what it saw and did, in the order of time
+    raised: dict[str, Any] | None = None  # the recipe that it goes on by; None: the run's own
     memory: dict[str, int] = field(default_factory=dict)  # measured, by category
     curve: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
@@ -70,6 +75,12 @@ class Training:
         sampler = Sampler(corpus.train, context=run.data.context, batch=run.batch, seed=run.seed)
         return cls(run, model, conversion, build_optimizer(run, model, conversion), sampler)
 
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the run, with what the guard has raised; perhaps a schedule."""
+        raised = self.progress.raised
+        return self.run.recipe if raised is None else Recipe.from_dict(raised)
+
     def lens(self) -> Lens:
         """How one looks at the model as it is converted now."""
         return Lens(self.model, self.run.objective, self.conversion.recipe.precision)
@@ -103,7 +114,10 @@ class Training:
                 raise ValueError(f"it does not hold its {name!r}")
         if told := differences(Run.from_dict(state["run"]), self.run):
             raise ValueError(f"it is of another run; what it holds and what was asked: {'; '.join(told)}")
-        recipe = self.run.recipe.at(state["progress"]["step"] - 1, self.run.steps)  # of the last step taken
+        self.progress = Progress(**state["progress"])
+        for name in ("curve", "validation"):
+            setattr(self.progress, name, [(step, loss) for step, loss in state["progress"][name]])
+        recipe = self.recipe.at(self.progress.step - 1, self.run.steps)  # of the last step taken
         if recipe != self.conversion.recipe:
             self.switch(recipe)
         own = untied(self.model.state_dict())
@@ -119,9 +133,6 @@ class Training:
         self.optimizer.load_state_dict(saved.optimizer)
         self.conversion.counter.load(state["noise"])
         self.sampler.position = state["sampler"]
-        self.progress = Progress(**state["progress"])
-        for name in ("curve", "validation"):
-            setattr(self.progress, name, [(step, loss) for step, loss in state["progress"][name]])
         return state["ledger_lines"]
 
 

@@ -125,7 +125,8 @@ def _base(base: Run) -> Run:
     if not 0 < every < base.steps:
         raise ValueError(
             f"halving wants a rung before the end, but the run has {base.steps} steps and is measured every "
-            f"{base.evaluation.every or f'1/{RUNGS}'} of them; take {RUNGS} steps or more, or a smaller evaluation.every"
+            f"{base.evaluation.every or f'1/{RUNGS}'} of them; take {RUNGS} steps or more, or a smaller "
+            "evaluation.every"
         )
     saved = base.checkpoint.every or -(-base.steps // CHECKPOINTS)
     return replace(

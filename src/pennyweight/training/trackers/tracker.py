@@ -37,8 +37,9 @@ def scalars(line: Line) -> dict[str, float]:
 
 
 def event(line: Line) -> str | None:
-    """What a line says without numbers, "switch: before bf16, recipe w8a8"; None for a line of numbers."""
-    if scalars(line):
+    """What a line says in words, "switch: before bf16, recipe w8a8"; None for a line of numbers."""
+    words = {name: value for name, value in line.items() if name != "kind" and isinstance(value, str)}
+    if scalars(line) and not words:
         return None
-    told = ", ".join(f"{name} {value}" for name, value in line.items() if name not in ("kind", "step"))
+    told = ", ".join(f"{name} {value}" for name, value in words.items())
     return f"{line['kind']}: {told}" if told else str(line["kind"])
