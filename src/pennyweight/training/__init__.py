@@ -8,7 +8,16 @@ from pennyweight.training.machine import commit, machine, versions
 from pennyweight.training.models import SHAPES, build_model, read_config
 from pennyweight.training.result import Result
 from pennyweight.training.run import (
-    Checkpoint, Config, Data, Diagnosis, Evaluation, Guard, Optimizer, Run, Schedule, Weights,
+    Checkpoint,
+    Config,
+    Data,
+    Diagnosis,
+    Evaluation,
+    Guard,
+    Optimizer,
+    Run,
+    Schedule,
+    Weights,
 )  # fmt: skip
 from pennyweight.training.settings import differences, resolved, with_settings
 from pennyweight.training.validation import validation_loss
