@@ -27,8 +27,8 @@ def post_train(
     """Writes a trained model by a recipe, in place, and says what `quantize` did: post-training quantization.
 
     rule     absmax | mse | percentile: each group of a weight is cut there (`numerics.clipped`), absmax not at all,
-             then rounded to nearest; gptq | gptq-mse: rounded so that the outputs of each layer on `batches` change least
-             (`numerics.compensated`), with scales by absmax or mse
+             then rounded to nearest; gptq | gptq-mse: rounded so that the outputs of each layer on `batches` change
+             little (`numerics.compensated`), with scales by absmax or mse
     batches  token numbers [b, t], which the rules of gptq want: the model reads them once, as it was trained, before
              any layer is written
 

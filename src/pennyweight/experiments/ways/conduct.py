@@ -81,9 +81,9 @@ def ways(
     """Reaches each recipe by three ways on one bf16 baseline; writes the report, returns what results.json says.
 
     Every recipe is reached by post-training (the baseline's weights written by each rule, see `nn.post_train`), from
-    the checkpoint (trained on under the recipe for `tune` of the steps at `tune_lr` of the learning rate, fresh moments,
-    the text in another order; beside it bf16 trained on just as long), and from scratch (`compare`'s own runs). Rows of
-    one seed are paired: same baseline, same data.
+    the checkpoint (trained on under the recipe for `tune` of the steps at `tune_lr` of the learning rate, with fresh
+    moments and the text in another order; beside it bf16 trained on just as long), and from scratch (`compare`'s own
+    runs). Rows of one seed are paired: same baseline, same data.
 
     start  a finished bf16 run, or a comparison that holds some, to take as the baseline; then `base` and `seeds` are
            its own, and must not say otherwise. None: `base` is trained, for the seeds 0 ... seeds - 1 (None: one seed).

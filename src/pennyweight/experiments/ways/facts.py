@@ -8,7 +8,7 @@ from typing import Any
 
 from pennyweight.experiments import bars, facts, wording
 from pennyweight.experiments.facts import Grid
-from pennyweight.experiments.results import Row, finite, finished
+from pennyweight.experiments.results import Row, finished, finite
 from pennyweight.experiments.standings import Standing, Table, standing
 from pennyweight.experiments.ways.baseline import PLAIN
 from pennyweight.nn.post_training import RULES
@@ -91,13 +91,13 @@ def _cells(one: Line) -> tuple[str, ...]:
         wording.count(one.mean("tokens")), wording.count(one.mean("extra_tokens")),
         wording.duration(one.mean("seconds")), wording.with_deviation(stood.loss, 4),
         "\n".join(filter(None, [wording.percent(cost.mean) if cost else "", wording.bracket(cost, 2), against])),
-        "\n".join(filter(None, [wording.signed(difference.mean, 4) if difference else "", wording.bracket(difference, 4)])),
+        f"{wording.signed(difference.mean, 4)}\n{wording.bracket(difference, 4)}".strip() if difference else "",
         stood.verdict,
     )  # fmt: skip
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """What was found, a sentence for the baseline and each recipe: the best rule of post-training, and the other ways."""
+    """What was found, a sentence for the baseline and each recipe: its best rule of post-training, its other ways."""
     told = lines(rows)
     said = [_of_the_baseline(told)]
     for name in dict.fromkeys(one.recipe for one in told if one.recipe != PLAIN):
@@ -109,7 +109,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
             parts.append(f"{_cost(best)} after training (by {best.way}, the best of {len(after)} rules)")
         if "tuned" in own and own["tuned"].standing.cost:
             beside = own["tuned"].control
-            over = f", which is {_percent(beside)} of bf16 trained on as long" if beside and beside.cost else ""
+            over = f" ({_percent(beside)} against bf16 trained on as long)" if beside and beside.cost else ""
             parts.append(f"{_cost(own['tuned'])} from the checkpoint{over}")
         if "scratch" in own and own["scratch"].standing.cost:
             parts.append(f"{_cost(own['scratch'])} from scratch")
@@ -185,7 +185,8 @@ def _runs(rows: Sequence[Row]) -> Grid:
             str(row["recipe"]), WAYS[str(row["way"])], str(row["seed"]),
             str(row.get("status")) + (f": {row['error']}" if row.get("error") else ""),
             wording.number(row.get("val_loss"), 4), wording.number(row.get("val_loss_plain"), 4),
-            wording.count(row.get("tokens")), wording.duration(row.get("seconds")), str(row.get("folder") or wording.NOTHING),
+            wording.count(row.get("tokens")), wording.duration(row.get("seconds")),
+            str(row.get("folder") or wording.NOTHING),
         )
         for row in rows if finished(row) or row.get("error")
     ]  # fmt: skip
@@ -193,18 +194,18 @@ def _runs(rows: Sequence[Row]) -> Grid:
 
 def _notes(plan: dict[str, Any]) -> tuple[str, ...]:
     return (
-        "Every row of a seed begins from, or is held against, the bf16 run of that seed; differences are paired by seed, ± is "
-        "the standard deviation over seeds, brackets are 95 % t-intervals.",
-        "After training: the baseline's weights written by the recipe without another step. absmax rounds to nearest; mse and "
-        "percentile cut each group first; gptq takes each column's error up in the columns behind it, looking at 8 batches of "
-        "the training text; gptq-mse does so with the scales of mse.",
-        f"From the checkpoint: trained on under the recipe for {plan['tune']:g} of the steps, at {plan['tune_lr']:g} of the "
-        "learning rate with a schedule of its own, fresh moments and the text in another order; bf16 trained on is the "
-        "same without the recipe.",
-        "Bits a weight: of the weights that the recipe writes, with their scales. Weights as stored: those in their codes, all "
-        "others in two bytes.",
+        "Every row of a seed begins from, or is held against, the bf16 run of that seed; differences are paired by "
+        "seed, ± is the standard deviation over seeds, brackets are 95 % t-intervals.",
+        "After training: the baseline's weights written by the recipe without another step. absmax rounds to nearest; "
+        "mse and percentile cut each group first; gptq takes each column's error up in the columns behind it, looking "
+        "at 8 batches of the training text; gptq-mse does so with the scales of mse. Its time is that of the writing.",
+        f"From the checkpoint: trained on under the recipe for {plan['tune']:g} of the steps, at {plan['tune_lr']:g} "
+        "of the learning rate with a schedule of its own, fresh moments and the text in another order; bf16 trained on "
+        "is the same without the recipe. Its time is that of the steps behind the baseline's.",
+        "Bits a weight: of the weights that the recipe writes, with their scales. Weights as stored: those in their "
+        "codes, all others in two bytes.",
         "The cost counts the larger of the recipe's own validation loss and that with activations left unwritten.",
-    )  # fmt: skip
+    )
 
 
 def _command(names: Sequence[str], rows: Sequence[Row], plan: dict[str, Any]) -> str:
