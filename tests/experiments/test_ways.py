@@ -1,4 +1,4 @@
-"""Three ways on one baseline: each row is what its ancestor gives, nothing is done twice, slips are said in a sentence."""
+"""Three ways on one baseline: each row is what its ancestor gives, nothing is done twice, slips are said."""
 
 import json
 import random
