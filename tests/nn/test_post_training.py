@@ -65,7 +65,7 @@ def test_weights_count_as_their_codes_and_scales_and_all_others_two_bytes(
     small_model: Callable[..., nn.Module],
 ) -> None:
     model = small_model("gpt2", blocks=1, width=32)
-    whole, written, numbers = stored_bytes(model, post_train(model, "w4b32"))
+    whole, written, numbers = stored_bytes(model, "w4b32")
     rows = {"c_attn": (96, 32), "attn.c_proj": (32, 32), "c_fc": (128, 32), "mlp.c_proj": (32, 128)}
     assert numbers == sum(out * into for out, into in rows.values())
     assert written == sum(out * into // 2 + out * into // 32 * 4 for out, into in rows.values())
@@ -78,3 +78,35 @@ def test_an_unknown_rule_changes_nothing_and_names_the_nearest(model: nn.Module)
     with pytest.raises(ValueError, match="'msee'; did you mean 'mse'"):
         post_train(model, "w4", "msee")
     assert not hasattr(model, "pennyweight_conversion")
+
+
+@pytest.mark.parametrize("recipe", ["w4", "w4a8", "w4b8", "penny8-nomaster"])
+def test_gptq_leaves_weights_on_the_codes_and_layers_that_do_not_write_them_again(
+    model: nn.Module, recipe: str
+) -> None:
+    plain = deepcopy(model)
+    post_train(model, recipe, "gptq", batches=[TOKENS])
+    state = plain_weights(model)
+    for name, module in plain.named_modules():
+        if name not in model.pennyweight_conversion.converted:
+            continue
+        turned = type(module).__name__ == "Conv1D"
+        before, after = (one.T if turned else one for one in (module.weight, state[f"{name}.weight"]))
+        casts = next(line.casts for line in model.pennyweight_conversion.lines if line.name == name)
+        scales = casts.output.right.write(before).scale_values()
+        levels = after / scales.repeat_interleave(before.shape[1] // scales.shape[1], dim=1)
+        assert torch.allclose(levels, levels.round(), atol=1e-3)
+
+
+def test_gptq_keeps_the_outputs_of_layers_nearer_than_absmax_does(small_model: Callable[..., nn.Module]) -> None:
+    torch.manual_seed(1)
+    model = small_model("llama", blocks=1, width=32).eval()
+    before, other = logits(model), deepcopy(model)
+    post_train(model, "w3", "gptq", batches=[TOKENS])
+    post_train(other, "w3")
+    assert (logits(model) - before).square().mean() < (logits(other) - before).square().mean()
+
+
+def test_gptq_wants_batches(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="saw none; give it batches of tokens"):
+        post_train(model, "w4", "gptq")

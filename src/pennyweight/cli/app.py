@@ -22,6 +22,7 @@ from pennyweight.cli.study import study
 from pennyweight.cli.sweep import AXES, sweep
 from pennyweight.cli.terminal import tell_progress
 from pennyweight.cli.train import train
+from pennyweight.cli.ways import ways
 
 app = typer.Typer(
     name="pennyweight", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -50,11 +51,12 @@ def pennyweight(
 EPILOGS = {
     "train": settings.told(), "recipes": GRAMMAR, "compare": "Settings for --set: see pennyweight train --help.",
     "sweep": AXES, "search": "Settings for --set: see pennyweight train --help.",
+    "ways": "Settings for --set: see pennyweight train --help.",
 }  # fmt: skip
 
 for name, verb in {
     "compare": compare, "sweep": sweep, "train": train, "eval": evaluate, "report": report, "recipes": recipes,
-    "doctor": doctor, "bench": bench, "analyze": analyze, "search": search, "study": study,
+    "doctor": doctor, "bench": bench, "analyze": analyze, "search": search, "study": study, "ways": ways,
 }.items():  # fmt: skip
     app.command(name, epilog=EPILOGS.get(name))(verb)
 

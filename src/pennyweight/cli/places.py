@@ -43,11 +43,19 @@ def sweep_folder(run: "Run") -> Path:
 
 
 def search_folder(run: "Run", loss_budget: float, minimise: str) -> Path:
-    """runs/search-<model>, or the same with -2, -3 ... where another search already lives there."""
+    """runs/search-<model>, or the next number where another search already lives there."""
     from pennyweight.experiments.search import belongs
 
     name = f"search-{slug(Path(run.model).name)}"
     return _free(name, lambda folder: belongs(folder, run, loss_budget, minimise))
+
+
+def ways_folder(run: "Run | None", start: Path | None, tune: float, tune_lr: float) -> Path:
+    """runs/ways-<model>, or the next number where three ways on another baseline already stand there."""
+    from pennyweight.experiments.ways import baseline_of, belongs
+
+    base = baseline_of(run, start)
+    return _free(f"ways-{slug(Path(base.model).name)}", lambda folder: belongs(folder, base, tune, tune_lr))
 
 
 def interrupted(folder: Path, again: str) -> str:

@@ -20,10 +20,11 @@ def report(
 ) -> None:
     """Write report.html and report.md again from what stands in FOLDER."""
     from pennyweight.experiments import report as of_runs
-    from pennyweight.experiments import search, studies
+    from pennyweight.experiments import search, studies, ways
     from pennyweight.experiments.sweep import is_sweep, rebuilt
 
-    kinds = ((studies.is_study, studies.rebuilt), (search.is_search, search.rebuilt), (is_sweep, rebuilt))
+    kinds = ((studies.is_study, studies.rebuilt), (search.is_search, search.rebuilt), (ways.is_ways, ways.rebuilt),
+             (is_sweep, rebuilt))  # fmt: skip
     page = next((build for is_one, build in kinds if is_one(folder)), of_runs)(folder)
     if json:
         print_json({"html": str(page), "markdown": str(page.with_suffix(".md"))})

@@ -14,7 +14,7 @@ from pennyweight.experiments.worker import REFUSALS, Answer, in_fresh_process
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.training import Run, check, differences, resolved, train
 from pennyweight.training.folder import RESULT as RUN_RESULT
-from pennyweight.training.folder import RESULTS, RUN, RUNS, STORE, TRIALS, check_writable
+from pennyweight.training.folder import RESULTS, RUN, RUNS, STORE, TRIALS, WAYS, check_writable
 
 DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
 
@@ -43,7 +43,7 @@ def compare(
     run, KeyboardInterrupt once the current run is saved.
     """
     base, out = resolved(base or Run()), Path(out)
-    chosen = _chosen(recipes)
+    chosen = by_name(recipes)
     if seeds < 1:
         raise ValueError(f"compare wants at least one seed, got seeds={seeds}")
     rows = _earlier(out, base)
@@ -55,7 +55,7 @@ def compare(
         if progress:
             now = "finished earlier, nothing is trained" if _is_finished(folder) else "starting"
             print(f"run {place} of {len(runs)}: {name}, seed {run.seed}: {now}", file=sys.stderr, flush=True)
-        row = _row(run, folder, progress, trainer)
+        row = outcome(run, folder, progress, trainer)
         rows = [one for one in rows if run_of(one) != (name, run.seed)] + [row]
         rows.sort(key=lambda one: (order.index(run_of(one)[0]), run_of(one)[1]))
         if progress and "error" in row:
@@ -65,13 +65,13 @@ def compare(
     return rows
 
 
-def _chosen(recipes: Sequence[Recipe | str]) -> dict[str, Recipe]:
+def by_name(recipes: Sequence[Recipe | str]) -> dict[str, Recipe]:
     """The recipes by name, each once. Errors: ValueError for none, an unknown one, or two of one name."""
     chosen: dict[str, Recipe] = {}
     for one in recipes:
         made = recipe(one) if isinstance(one, str) else one
         if chosen.setdefault(str(made), made) != made:
-            raise ValueError(f"compare tells recipes apart by name, but two different ones are called {made}")
+            raise ValueError(f"recipes are told apart by name, but two different ones are called {made}")
     if not chosen:
         raise ValueError("compare wants at least one recipe, got none")
     return chosen
@@ -85,7 +85,7 @@ def _earlier(out: Path, base: Run) -> list[Row]:
     check_writable(out)
     if (out / RUN).exists():
         raise FileExistsError(f"{out} holds a single run; choose another folder for a comparison")
-    for name, what in ((STORE, "a sweep"), (TRIALS, "a search")):
+    for name, what in ((STORE, "a sweep"), (TRIALS, "a search"), (WAYS, "the three ways")):
         if (out / name).exists():
             raise FileExistsError(f"{out} holds {what}; choose another folder for a comparison")
     if not (out / RESULTS).is_file():
@@ -116,8 +116,11 @@ def _is_finished(folder: Path) -> bool:
     return (folder / RUN_RESULT).is_file()
 
 
-def _row(run: Run, folder: Path, progress: bool, trainer: Trainer) -> Row:
-    """What one run came to. Errors: those of a bad request, raised again; KeyboardInterrupt."""
+def outcome(run: Run, folder: Path, progress: bool, trainer: Trainer) -> Row:
+    """What one run came to, trained in `folder` unless it is finished there.
+
+    Errors: those of a bad request, raised again; KeyboardInterrupt.
+    """
     if _is_finished(folder):  # train only reads it, so no process is needed
         return _told(train(run, folder, progress=False).to_dict(), folder)
     told = trainer(run, folder, progress)

@@ -89,7 +89,7 @@ def facts(rows: Sequence[Row], *, files: str, seen: Sequence[Seen] = ()) -> Fact
         title_of(rows, found),
         sections,
         _written(rows),
-        _machine(rows),
+        machine_of(rows),
         _commands(rows),
         tuple(warnings),
         files,
@@ -272,7 +272,7 @@ def _exceptions(row: Row) -> tuple[str, ...]:
     return tuple(f"{', '.join(wording.folded(names))} ({why})" for why, names in reasons.items())
 
 
-def _machine(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+def machine_of(rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
     """What ran it: every machine and every version that the runs tell, joined where they differ."""
     told: dict[str, list[str]] = {}
     for row in rows:
@@ -314,6 +314,9 @@ def flags(run: dict[str, Any]) -> list[str]:
     for path, value in flat(run).items():
         if path.split(".")[0] in ("recipe", "seed", "config", "tracker") or humble.get(path) == value:
             continue
+        if path == "weights.hash":
+            continue
+        path = path.removesuffix(".of")
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         told += [EVERYDAY[path], shlex.quote(text)] if path in EVERYDAY else ["--set", shlex.quote(f"{path}={text}")]
     return told

@@ -4,6 +4,7 @@ from pennyweight.numerics.casts import Cast, Quantized
 from pennyweight.numerics.clipping import CLIPPINGS, clipped
 from pennyweight.numerics.codebooks import Codebook
 from pennyweight.numerics.companding import Expanded, LogRange
+from pennyweight.numerics.compensation import compensated
 from pennyweight.numerics.fidelity import Fidelity, fidelity
 from pennyweight.numerics.formats import Format, format
 from pennyweight.numerics.integers import Integer, Shifted
@@ -36,6 +37,7 @@ __all__ = [
     "Stored",
     "cast",
     "clipped",
+    "compensated",
     "fidelity",
     "format",
     "halves",
