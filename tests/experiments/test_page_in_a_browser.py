@@ -214,7 +214,8 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(browser: Browser, m
     browser.open(made / page, width=390)
     beyond = browser.run(
         "const out = (box) => box.left < 0 || box.right > 390;"
-        "return [...document.querySelectorAll('main *')].filter((one) => !one.closest('.scroll *')"
+        "const scrolls = (one) => one && getComputedStyle(one).overflowX === 'auto';"
+        "return [...document.querySelectorAll('main *')].filter((one) => !scrolls(one.parentElement.closest('.scroll'))"
         "&& out(one.getBoundingClientRect())).map((one) => one.outerHTML)"
     )
     assert beyond == []
