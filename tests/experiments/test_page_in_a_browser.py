@@ -18,6 +18,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 
 import pennyweight as pw
 from pennyweight.experiments import report
@@ -211,7 +212,13 @@ def test_every_word_can_be_read_and_nobody_is_asked(
 @pytest.mark.parametrize("page", PAGES)
 def test_a_phone_shows_every_page_without_scrolling_sideways(browser: Browser, made: Path, page: str) -> None:
     browser.open(made / page, width=390)
-    assert browser.run("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+    beyond = browser.run(
+        "const out = (box) => box.left < 0 || box.right > 390;"
+        "const scrolls = (one) => one && getComputedStyle(one).overflowX === 'auto';"
+        "return [...document.querySelectorAll('main *')].filter((one) => !scrolls(one.parentElement.closest('.scroll'))"
+        "&& out(one.getBoundingClientRect())).map((one) => one.outerHTML)"
+    )
+    assert beyond == []
     for drawing in browser.driver.find_elements(By.CSS_SELECTOR, ".plot > svg"):
         for across in (0.02, 0.45, 0.55, 0.98) if drawing.is_displayed() else ():
             assert browser.hover(drawing, across, 0.5)
@@ -319,7 +326,8 @@ def test_a_pointer_on_a_map_is_told_the_layer_the_step_and_the_number(browser: B
         told = browser.hover(drawing, 0.5, (row + 0.5) / len(layers))
         value = looks[1]["measures"]["x.db"][row]
         assert told == [layer, f"step 4: {value:.3g}", "input: decibels left"]
-    browser.run("arguments[0].value = 'h1'", browser.driver.find_element(By.CSS_SELECTOR, ".seen select"))
+    measures = Select(browser.driver.find_element(By.CSS_SELECTOR, ".seen select"))
+    measures.select_by_visible_text("weight: decibels left")
     assert not drawing.is_displayed()
     assert browser.driver.find_element(By.CSS_SELECTOR, 'svg[aria-label="weight: decibels left"]').is_displayed()
 
