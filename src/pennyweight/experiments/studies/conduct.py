@@ -67,7 +67,7 @@ def study(
     """
     out = Path(out).absolute()
     choose("the scale of a study", scale, tuple(chosen.scales))
-    jobs = jobs or min(4, os.cpu_count() or 1)
+    jobs = min(4, os.cpu_count() or 1) if jobs is None else jobs
     if threads < 1 or jobs < 1:
         raise ValueError(f"study wants jobs and threads of 1 or more, got jobs={jobs}, threads={threads}")
     before = _earlier(out, chosen)
@@ -190,8 +190,9 @@ def outcome(out: Path) -> Outcome:
     assert asked is not None
     chosen = named(asked["study"])
     plan, after = _plan(chosen, asked), _after(out)
-    wanted = {cell.id for cell in plan.cells()}
-    rows = [row for row in _rows(out) if row["cell"] in wanted]
+    # by arm and seed, not by the hash of the run: a later version of `Run` may say the same run in more words
+    wanted = {(dict(cell.axes)["arm"], cell.run.seed) for cell in plan.cells()}
+    rows = [row for row in _rows(out) if (row["axes"].get("arm"), row["seed"]) in wanted]
     evidence = tuple((part.label, evidence_of(plan.parts, part, rows, after, out / SWEEP)) for part in plan.parts)
     return Outcome(chosen, asked, plan, rows, evidence, find(chosen, evidence))
 
