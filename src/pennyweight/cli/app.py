@@ -17,6 +17,7 @@ from pennyweight.cli.evaluate import evaluate
 from pennyweight.cli.failures import INTERRUPTED, say, status_of
 from pennyweight.cli.recipes import GRAMMAR, recipes
 from pennyweight.cli.report import report
+from pennyweight.cli.search import search
 from pennyweight.cli.study import study
 from pennyweight.cli.sweep import AXES, sweep
 from pennyweight.cli.terminal import tell_progress
@@ -48,12 +49,13 @@ def pennyweight(
 
 EPILOGS = {
     "train": settings.told(), "recipes": GRAMMAR, "compare": "Settings for --set: see pennyweight train --help.",
-    "sweep": AXES,
+    "sweep": AXES, "search": "Settings for --set: see pennyweight train --help.",
 }  # fmt: skip
 
 for name, verb in {
     "compare": compare, "sweep": sweep, "train": train, "eval": evaluate, "report": report, "recipes": recipes,
     "doctor": doctor, "bench": bench, "analyze": analyze, "study": study,
+    "search": search,
 }.items():  # fmt: skip
     app.command(name, epilog=EPILOGS.get(name))(verb)
 

@@ -42,6 +42,17 @@ def sweep_folder(run: "Run") -> Path:
     return _free(f"sweep-{slug(Path(run.model).name)}", lambda folder: belongs(folder, resolved(run)))
 
 
+def search_folder(run: "Run", loss_budget: float, minimise: str) -> Path:
+    """runs/search-<model>, or the same with -2, -3 ... where another search already lives there."""
+    from pennyweight.experiments.search import belongs
+
+    name = f"search-{slug(Path(run.model).name)}"
+    for folder in _candidates(name):
+        if not folder.exists() or belongs(folder, run, loss_budget, minimise):
+            return folder
+    raise AssertionError("the candidates never end")
+
+
 def interrupted(folder: Path, again: str) -> str:
     """What an interrupted command says: where what is done is saved and how to go on, or that there is nothing yet."""
     found = (next(folder.glob(pattern), None) for pattern in ("**/checkpoints/step-*", "**/result.json"))

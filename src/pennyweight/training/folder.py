@@ -27,6 +27,7 @@ RUN, RESULT, LEDGER, CHECKPOINTS, MODEL, LOCK = (
 )
 RESULTS, RUNS = "results.json", "runs"  # stand in the folder of a comparison or a sweep and in no run's
 STORE = "results.sqlite"  # in a sweep's alone
+TRIALS = "search.sqlite"  # in a search's alone
 logger = logging.getLogger("pennyweight.training")
 
 

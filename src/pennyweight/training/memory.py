@@ -103,12 +103,13 @@ class SavedActivations:
 
     def __init__(self, model: nn.Module) -> None:
         self.bytes = 0
+        self.numbers = 0
         self._written: Any = getattr(getattr(model, "pennyweight_conversion", None), "saved", None)  # an nn.Saved
         self._own = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Counts what is saved inside; of several passes the largest stays in `bytes`."""
+        """Counts what is saved inside; of several passes the largest stays in `bytes` and `numbers`."""
         kept: dict[int, Tensor] = {}  # holds the tensors, so that no storage's number is given twice
 
         def pack(tensor: Tensor) -> Tensor:
@@ -122,7 +123,9 @@ class SavedActivations:
             else:  # its own hooks hide these ones
                 with self._written.watched(pack):
                     yield
-        self.bytes = max(self.bytes, sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+        sizes = [(tensor.untyped_storage().nbytes(), tensor.element_size()) for tensor in kept.values()]
+        self.bytes = max(self.bytes, sum(size for size, _ in sizes))
+        self.numbers = max(self.numbers, sum(size // each for size, each in sizes))
 
 
 def _storage(tensor: Tensor) -> int:

@@ -69,9 +69,9 @@ def train_cells(
     choose("the engine of a sweep (--on)", on, ENGINES)
     if address is not None and on != "ray":
         raise ValueError(f"--address is where a Ray cluster is, but this sweep runs on {on}; add --on ray")
-    threads = check_place(out, base, threads) or threads or max(1, _cores() // (jobs or _usual_jobs()))
+    threads = check_place(out, base, threads) or threads or max(1, cores() // (jobs or usual_jobs()))
     _check_texts(cells, out, progress)
-    room = jobs if on == "ray" else min(jobs or _usual_jobs(), len(cells))
+    room = jobs if on == "ray" else min(jobs or usual_jobs(), len(cells))
     make = Cluster(address, room=room, threads=threads) if on == "ray" else Processes(room or 1)
     try:
         with claimed(out):
@@ -86,13 +86,13 @@ def _check_numbers(**given: int | None) -> None:
             raise ValueError(f"sweep wants {name} of 1 or more, got {name}={number}")
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _usual_jobs() -> int:
+def usual_jobs() -> int:
     """Cells at once: one on a GPU, else one a core while they are few, for small models gain little from threads."""
-    return 1 if torch.cuda.is_available() else min(_cores(), MOST_JOBS)
+    return 1 if torch.cuda.is_available() else min(cores(), MOST_JOBS)
 
 
 def _check_texts(cells: Sequence[Cell], out: Path, progress: bool) -> None:

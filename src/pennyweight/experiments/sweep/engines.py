@@ -46,6 +46,12 @@ class Processes:
         done, _ = wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
         return [(self._running.pop(future)[0], future.result()) for future in done]
 
+    def kill(self, cell: str) -> None:
+        """Ends a cell at once, unsaved; `ended` will tell it as failed."""
+        for name, process in self._running.values():
+            if name == cell:
+                process.kill()
+
     def close(self, *, at_once: bool = False) -> list[tuple[str, Answer]]:
         """Ctrl-C for every cell that still runs: its step is finished and saved; `at_once`: not even that."""
         for _, process in self._running.values():

@@ -13,7 +13,7 @@ from pennyweight.experiments.sweep.report import write_report
 from pennyweight.experiments.sweep.store import FINISHED, RUNNING, WAITING, Store
 from pennyweight.training import Run
 from pennyweight.training.files import sweep as sweep_up
-from pennyweight.training.folder import CHECKPOINTS, LOCK, RESULTS, RUN, RUNS, STORE, RunFolder, check_writable
+from pennyweight.training.folder import CHECKPOINTS, LOCK, RESULTS, RUN, RUNS, STORE, TRIALS, RunFolder, check_writable
 
 GONE_SECONDS = 120.0  # for the cells of a sweep that was killed to save themselves and end
 
@@ -30,8 +30,9 @@ def check_place(out: Path, base: Run, threads: int | None) -> int | None:
     be written, a file of another version, and cells with another number of threads.
     """
     check_writable(out)
-    if (out / RUN).exists():
-        raise FileExistsError(f"{out} holds a single run; choose another folder for a sweep")
+    for name, what in ((RUN, "a single run"), (TRIALS, "a search")):
+        if (out / name).exists():
+            raise FileExistsError(f"{out} holds {what}; choose another folder for a sweep")
     if not is_sweep(out):
         if (out / RESULTS).exists():
             raise FileExistsError(f"{out} holds a comparison; choose another folder for a sweep")
@@ -82,7 +83,7 @@ def settle(store: Store, out: Path) -> None:
     """
     for cell in store.of_status(RUNNING):
         run, name = store.cell(cell)
-        _wait_for_its_end(out / RUNS / name)
+        wait_for_its_end(out / RUNS / name)
         found = RunFolder(out / RUNS / name).answer(run)
         if found is None:
             store.end(cell, WAITING, reason="killed")
@@ -91,7 +92,7 @@ def settle(store: Store, out: Path) -> None:
             drop_checkpoints(out / RUNS / name)
 
 
-def _wait_for_its_end(folder: Path) -> None:
+def wait_for_its_end(folder: Path) -> None:
     """Waits until no process trains in a run folder. Errors: FileExistsError."""
     deadline = time.monotonic() + GONE_SECONDS
     while (folder / LOCK).exists():

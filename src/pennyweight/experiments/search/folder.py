@@ -1,0 +1,82 @@
+"""The folder of a search: what it may hold, and who may write in it."""
+
+import fcntl
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pennyweight.training import Run, differences
+from pennyweight.training.files import sweep as sweep_up
+from pennyweight.training.folder import LOCK, RESULTS, RUN, STORE, TRIALS, check_writable
+
+ASKED = "SELECT value_json FROM study_user_attributes WHERE key = 'asked'"  # in Optuna's file, without Optuna
+
+
+def is_search(out: Path) -> bool:
+    """Whether a folder holds a search."""
+    return (out / TRIALS).is_file()
+
+
+def asked_of(out: Path) -> dict[str, Any] | None:
+    """What was asked of the search in a folder; None where none has begun. Errors: ValueError for another file."""
+    if not is_search(out):
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{out / TRIALS}?mode=ro", uri=True)) as file:
+            row = file.execute(ASKED).fetchone()
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{out / TRIALS} does not hold the trials of a search: {error}") from None
+    return None if row is None else json.loads(row[0])
+
+
+def check_place(out: Path, asked: dict[str, Any], threads: int | None) -> int | None:
+    """Makes sure that this search may go into `out`; the threads of its runs there, None in a new folder.
+
+    Errors: FileExistsError for a folder of something else or of another search; ValueError for one that cannot be
+    written, and for runs with another number of threads.
+    """
+    check_writable(out)
+    for name, what in ((RUN, "a single run"), (STORE, "a sweep")):
+        if (out / name).exists():
+            raise FileExistsError(f"{out} holds {what}; choose another folder for a search")
+    there = asked_of(out)
+    if there is None:
+        if (out / RESULTS).exists():
+            raise FileExistsError(f"{out} holds a comparison; choose another folder for a search")
+        return None
+    told = differences(Run.from_dict(there["base"]), Run.from_dict(asked["base"]))
+    told += [
+        f"{name}: {there[name]} is not {asked[name]}"
+        for name in ("loss_budget", "minimise")
+        if there[name] != asked[name]
+    ]
+    if told:
+        raise FileExistsError(
+            f"{out} already holds another search; what it holds and what was asked: {'; '.join(told)}; "
+            "choose another folder (--out)"
+        )
+    if threads is not None and there["threads"] != threads:
+        raise ValueError(
+            f"the runs in {out} compute with {there['threads']} threads each, got threads={threads}, which would be "
+            "other numbers; choose another folder (--out)"
+        )
+    return int(there["threads"])
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """One search at a time in a folder; the claim ends with the process, however it ends.
+
+    Errors: FileExistsError when another search runs there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another search runs in {out} right now") from None
+        sweep_up(out)
+        yield
