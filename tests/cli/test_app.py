@@ -96,7 +96,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     ("typed", "said"),
     [
         ("comapre bf16", "did you mean 'compare'?"),
-        ("xyzzy", "there are analyze, bench, compare, doctor, eval, recipes, report, search, sweep, train"),
+        ("xyzzy", "there are analyze, bench, compare, doctor, eval, recipes, report, search, study, sweep, train"),
         ("train --recip bf16", "train has no option '--recip'; did you mean '--recipe'?"),
         ("doctor --zzzzzz", "doctor has no option '--zzzzzz'; there are --json"),
         ("train --steps many", "--steps"),

@@ -43,14 +43,11 @@ def sweep_folder(run: "Run") -> Path:
 
 
 def search_folder(run: "Run", loss_budget: float, minimise: str) -> Path:
-    """runs/search-<model>, or the same with -2, -3 ... where another search already lives there."""
+    """runs/search-<model>, or the next number where another search already lives there."""
     from pennyweight.experiments.search import belongs
 
     name = f"search-{slug(Path(run.model).name)}"
-    for folder in _candidates(name):
-        if not folder.exists() or belongs(folder, run, loss_budget, minimise):
-            return folder
-    raise AssertionError("the candidates never end")
+    return _free(name, lambda folder: belongs(folder, run, loss_budget, minimise))
 
 
 def interrupted(folder: Path, again: str) -> str:

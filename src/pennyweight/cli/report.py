@@ -1,4 +1,4 @@
-"""`pennyweight report`: the report of a comparison, a sweep, a search, a study or a run, built again from its folder."""
+"""`pennyweight report`: the report of a comparison, sweep, search, study or run, built again from its folder."""
 
 from pathlib import Path
 from typing import Annotated
