@@ -28,6 +28,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trying, "IDLE", 3)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("few")
 def test_a_search_finds_confirms_writes_and_replays(base: Run, here: type, tmp_path: Path) -> None:
     out = tmp_path / "o"
@@ -67,6 +68,7 @@ def test_a_search_finds_confirms_writes_and_replays(base: Run, here: type, tmp_p
     assert here.trained == []
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("few")
 def test_nothing_within_the_budget_is_said(base: Run, here: type, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(trying, "counted_loss", lambda row: 2 * row["val_loss"])
