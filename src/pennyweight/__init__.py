@@ -16,6 +16,7 @@ _PUBLIC = {
     "Result": "pennyweight.training",
     "compare": "pennyweight.experiments",
     "sweep": "pennyweight.experiments",
+    "search": "pennyweight.experiments.search",
 }
 _FLOORS = (
     "numerics",

@@ -71,6 +71,7 @@ def test_a_storage_is_counted_once_and_parameters_not_at_all():
         (x @ weight + x[:2].repeat(2, 1) @ weight.T).square().sum()
     # x, its repetition, and the sum before squaring: 4 x 8 float32 each
     assert saved.bytes == 3 * 4 * 8 * 4
+    assert saved.numbers == 3 * 4 * 8
 
 
 def test_the_prediction_takes_no_memory(nursery, monkeypatch):

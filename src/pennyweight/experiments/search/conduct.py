@@ -124,9 +124,8 @@ def _base(base: Run) -> Run:
     every = base.evaluation.every or base.steps // RUNGS
     if not 0 < every < base.steps:
         raise ValueError(
-            f"halving wants a rung before the end, but the run has {base.steps} steps and is measured every "
-            f"{base.evaluation.every or f'1/{RUNGS}'} of them; take {RUNGS} steps or more, or a smaller "
-            "evaluation.every"
+            f"halving wants a rung before the end, but {base.steps} steps have none: they are measured "
+            f"every {base.evaluation.every or f'1/{RUNGS}'}; take {RUNGS} steps or more, or a smaller evaluation.every"
         )
     saved = base.checkpoint.every or -(-base.steps // CHECKPOINTS)
     return replace(

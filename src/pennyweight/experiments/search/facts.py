@@ -1,15 +1,16 @@
 """Facts of a search: what its report says and where the points of its picture stand, before it is HTML or Markdown."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pennyweight.experiments.charts import Tick, decimals, ticks
+from pennyweight.experiments.charts import Tick, decimals, spread_out, ticks
 from pennyweight.experiments.facts import Grid, flags
 from pennyweight.experiments.search.confirm import Confirmed
 from pennyweight.experiments.search.outcome import Outcome, Told, totals
 from pennyweight.experiments.wording import NOTHING, number, percent
 
 WHAT = {"memory": "memory a step holds", "time": "time of a step", "bits": "mean bits a number"}
+LABEL_ROOM = 5.0  # percent of the picture's height
 BEYOND = 4.0  # times the budget: what loses more stands at the upper edge
 
 
@@ -24,6 +25,7 @@ class Dot:
     said: str
     bar: tuple[float, float] | None = None
     left: bool = False  # whether its label stands on its left
+    at: float = 0.0  # height of its label
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class SearchFacts:
     """The whole report of a search."""
 
     title: str
+    mark: str  # "holds": cheaper than every named one, surely within; "open": on average, or no cheaper; "fails": none
     sentence: str
     spent: str
     picture: Picture
@@ -53,6 +56,7 @@ class SearchFacts:
     noise: Grid
     command: str
     replay: str
+    files: str = "search.json, results.json and search.sqlite, which Optuna reads"
 
 
 def search_facts(one: Outcome) -> SearchFacts:
@@ -64,6 +68,7 @@ def search_facts(one: Outcome) -> SearchFacts:
     tail = ["--loss-budget", f"{asked['loss_budget']:g}", "--minimise", asked["minimise"], "--threads", str(threads)]
     return SearchFacts(
         title=f"The recipe of least {asked['minimise']} within {100 * asked['loss_budget']:g} % of bf16's loss",
+        mark="fails" if one.answer is None else "holds" if one.beaten and one.answer.surely else "open",
         sentence=one.sentence,
         spent=totals(one) + ".",
         picture=picture(one),
@@ -130,7 +135,7 @@ def picture(one: Outcome) -> Picture:
     losses = [0.0, *(each.mean for each in fresh), *(each.difference or 0.0 for each in seen)]
     lows = [each.low for each in fresh if each.low is not None]
     left, right = min(shares) - 0.04, 1.06
-    high = min(BEYOND * limit, max(1.6 * limit, *losses)) * 1.05
+    high = min(BEYOND * limit, max(1.3 * limit, *losses)) * 1.05
     low = max(-BEYOND * limit, min([-0.4 * limit, *losses, *lows])) * 1.05
 
     def x(share: float) -> float:
@@ -151,6 +156,10 @@ def picture(one: Outcome) -> Picture:
         said = f"{each.name}: {percent(each.mean)} on {len(each.differences)} fresh seeds"
         label = each.name if each.name in named | found else ""
         dots.append(Dot(kind, x(each.share), y(each.mean), label, said, bar, left=x(each.share) > 700))
+    named_dots = [dot for dot in dots if dot.label]
+    heights = spread_out([dot.y / 6 for dot in named_dots], LABEL_ROOM)
+    placed = {id(dot): 6 * height for dot, height in zip(named_dots, heights, strict=True)}
+    dots = [replace(dot, at=placed.get(id(dot), 0.0)) for dot in dots]
     path = " L".join(f"{x(point.cost):.1f} {y(point.difference):.1f}" for point in one.front)
     across, up = ticks(left, right), ticks(low, high)
     digits = max(decimals(across), 1), decimals(up)

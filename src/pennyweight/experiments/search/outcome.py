@@ -159,6 +159,6 @@ def totals(one: Outcome) -> str:
     halved = sum(trial.trained and trial.state == "pruned" for trial in one.trials)
     spared = sum(not trial.trained and trial.why != "tried before" for trial in one.trials)
     return (
-        f"{one.runs} runs and {count(one.tokens)} tokens were spent; {halved} runs were stopped early, and {spared} "
-        "candidates were not trained, for they could not be cheaper"
+        f"{one.runs} runs and {count(one.tokens)} tokens were spent; {halved} of the runs were stopped early. Proposed "
+        f"and not trained, for they could not be cheaper: {spared}"
     )

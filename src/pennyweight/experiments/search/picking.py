@@ -44,12 +44,3 @@ def front(points: Sequence[Point]) -> list[Point]:
         if not found or one.difference < found[-1].difference:
             found.append(one)
     return found
-
-
-def rungs(steps: int, every: int) -> list[int]:
-    """The steps at which halving compares: `every`, twice that, and so on below the end."""
-    found = []
-    while every < steps:
-        found.append(every)
-        every *= 2
-    return found

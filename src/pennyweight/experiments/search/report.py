@@ -41,7 +41,7 @@ def markdown(said: SearchFacts) -> str:
     parts += ["## Not trained", grid(said.spared)] if said.spared[1] else []
     parts += ["## Named recipes", grid(said.named), "## Sensitivity", grid(said.noise)]
     parts += ["## To reproduce", code("\n".join(filter(None, (said.command, said.replay))))]
-    parts.append("The same numbers for machines: search.json, results.json, and search.sqlite, which Optuna reads.")
+    parts.append(f"The same numbers for machines: {said.files}.")
     return "\n\n".join(parts) + "\n"
 
 
