@@ -67,7 +67,7 @@ def study(
     """
     out = Path(out).absolute()
     choose("the scale of a study", scale, tuple(chosen.scales))
-    jobs = jobs or min(4, os.cpu_count() or 1)
+    jobs = min(4, os.cpu_count() or 1) if jobs is None else jobs
     if threads < 1 or jobs < 1:
         raise ValueError(f"study wants jobs and threads of 1 or more, got jobs={jobs}, threads={threads}")
     before = _earlier(out, chosen)
