@@ -56,7 +56,7 @@ def parts(run: Run, scale: str) -> tuple[Part, ...]:
     slow = replace(run, optimizer=replace(run.optimizer, betas=(0.9, 0.999)))
     kept = ("bf16", "bf16 again", "int2", "w8", "w4", "a8", "g8", "m8", "m4", "v8 linear", "v8 log", "v4 log", "w8a8g8")
     chosen = tuple(arm for arm in _arms(slow) if arm.name in kept)
-    return first, Part("beta2 = 0.999", chosen, seeds=4)
+    return first, Part("beta2 = 0.999", chosen, seeds=3)
 
 
 def _arms(run: Run) -> tuple[Arm, ...]:

@@ -21,6 +21,7 @@ from pennyweight.training.files import write_whole
 
 JSON = "study.json"
 SHADES = {HOLDS: 3, FAILS: 2, UNTOLD: 0}
+MARKS = {HOLDS: "holds", FAILS: "fails", UNTOLD: "open"}
 ROOM = 0.08  # of the axis, left free at both ends
 
 
@@ -42,6 +43,7 @@ class Card:
 
     found: Found
     shade: int
+    mark: str
     effects: tuple[Drawn, ...]
 
 
@@ -213,7 +215,8 @@ def study_facts(one: Outcome) -> StudyFacts:
 
 
 def _card(found: Found) -> Card:
-    return Card(found, SHADES[found.judged.verdict], tuple(drawn(effect) for effect in found.judged.effects))
+    verdict = found.judged.verdict if found.supported else UNTOLD
+    return Card(found, SHADES[verdict], MARKS[verdict], tuple(drawn(effect) for effect in found.judged.effects))
 
 
 def command(one: Outcome) -> str:
