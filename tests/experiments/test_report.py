@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Environment, meta
 
 from pennyweight import experiments
 from pennyweight.experiments import report
@@ -67,6 +68,14 @@ def test_the_page_loads_nothing_from_anywhere(folder: Path) -> None:
     assert not {"link", "iframe", "object", "embed", "img"} & set(page.tags)
     assert not {"src", "href", "xlink:href", "srcset", "action"} & {name for name, _ in page.attributes}
     assert not re.search(r"https?:|url\(|@import", text)
+
+
+def test_every_template_finds_those_it_is_made_of() -> None:
+    home = Path(experiments.__file__).parent
+    pages = Environment(autoescape=True)
+    for path in home.rglob("*.html"):
+        for name in meta.find_referenced_templates(pages.parse(path.read_text())):
+            assert (home / str(name)).is_file(), f"{path.name} is made of {name}, which is not there"
 
 
 def test_the_policy_lets_our_script_run_and_nothing_else(folder: Path) -> None:
