@@ -31,7 +31,7 @@ def test_a_study_judges_its_claims_and_its_page_says_the_verdicts_first(
     assert told["tokens"] == 40 * 32
     page, words = ((tmp_path / "o" / name).read_text() for name in ("report.html", "report.md"))
     assert page.index("does not hold") < page.index("Arms at")
-    assert "1 claims hold, 1 do not, 0 cannot be told at this scale" in words
+    assert "Claims that hold: 1; that do not: 1; that cannot be told at this scale: 0" in words
     assert "passed its own controls" in words
     assert json.loads((tmp_path / "o" / "afterwards.json").read_text()).keys() == {
         row["cell"] for row in told_rows(tmp_path / "o") if row["axes"] == {"arm": "bf16"}

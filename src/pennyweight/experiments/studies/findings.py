@@ -69,7 +69,7 @@ def find(study: Study, evidence: Sequence[tuple[str, Evidence]]) -> Findings:
     """Judges every claim by the evidence of each part, given with the part's label."""
     controls, claims = [], []
     for part, one in evidence:
-        ours = [Found(control, part, told) for control in study.controls if (told := control.judge(one))]
+        ours = [Found(control, part, told, together=True) for control in study.controls if (told := control.judge(one))]
         supported = bool(ours) and all(control.judged.verdict == HOLDS for control in ours)
         controls += ours
         claims += [Found(claim, part, told, supported) for claim in study.claims if (told := claim.judge(one))]

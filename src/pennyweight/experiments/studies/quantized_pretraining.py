@@ -71,7 +71,7 @@ def _arms(run: Run) -> tuple[Arm, ...]:
         return Arm(name, replace(run, recipe=recipe(written), diagnosis=diagnosis), cost=cost)
 
     return (
-        arm("bf16", "bf16", sharp, 1.0),
+        arm("bf16", "bf16", sharp, 1.25),
         Arm("bf16 again", run, shift=AGAIN),
         arm("int2", "w2a2-control", cost=1.4),
         arm("w8", "paper-w8"), arm("w8 tensor", "paper-w8t"),
@@ -83,7 +83,7 @@ def _arms(run: Run) -> tuple[Arm, ...]:
         arm("g8 without head", _headless("paper-g8"), told), arm("g8 tensor", "paper-g8t"),
         arm("m8", "paper-m8"), arm("m4", "paper-m4"),
         arm("v8 linear", "paper-v8"), arm("v8 log", "v8"), arm("v4 log", "v4"),
-        arm("w8a8", "paper-w8a8", seen, 1.5), arm("w8a8g8", "paper-w8a8g8", cost=1.8),
+        arm("w8a8", "paper-w8a8", seen, 1.5), arm("w8a8g8", "paper-w8a8g8", cost=1.75),
         arm("w8a8g8 real", "w8a8g8", cost=0.7),
     )  # fmt: skip
 

@@ -116,8 +116,8 @@ def summary(one: Outcome) -> tuple[str, ...]:
     size = f" of {runs[0]['parameters_non_embedding']:,} parameters beside its embeddings" if runs else ""
     seeds = wording.listing([f"{part.seeds} paired seeds at {part.label}" for part in plan.parts])
     said = (
-        f"{found.count(HOLDS)} claims hold, {found.count(FAILS)} do not, {found.count(UNTOLD)} cannot be told at this "
-        "scale.",
+        f"Claims that hold: {found.count(HOLDS)}; that do not: {found.count(FAILS)}; that cannot be told at this "
+        f"scale: {found.count(UNTOLD)}.",
         _controls(one),
         f"{one.done} of {len(plan.cells())} runs, {plan.tokens:,} tokens each ({asked['epochs']:.2f} times the text of "
         f"{asked['data']}), model {plan.base.model}{size}; {seeds}.",
