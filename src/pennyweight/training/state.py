@@ -97,6 +97,7 @@ class Training:
         optimizer = self.optimizer.state_dict()
         for group in optimizer["param_groups"]:
             group.pop("counters", None)  # the noise counter is saved once, below
+        optimizer["state"] = dict(sorted(optimizer["state"].items()))  # a switch may have left another order
         state = {
             "progress": dataclasses.asdict(self.progress),
             "noise": self.conversion.counter.state(),
