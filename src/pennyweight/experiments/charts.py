@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pennyweight.experiments import rescued
 from pennyweight.experiments.results import Row
 from pennyweight.experiments.standings import Standing, Table
 from pennyweight.experiments.statistics import THRESHOLDS
@@ -64,6 +65,7 @@ class Chart:
     unit: str = "tokens"
     over: str = "step"
     height: str = ""
+    fallen: tuple[tuple[int, str], ...] = ()  # (shade, path) of what a run left when its guard went back
 
 
 Points = list[tuple[float, float]]
@@ -199,8 +201,12 @@ def _chart(
     clip: bool = False,
     unit: str = "",
     zero: bool = False,
+    falls: bool = False,
 ) -> Chart | None:
-    """Mean curves with the band of their seeds; None where there is nothing to draw."""
+    """Mean curves with the band of their seeds; None where there is nothing to draw.
+
+    falls: also what the first seed of a recipe left when its guard went back.
+    """
     every = [(one, shade, _columns(curves), _seeds(one, curves)) for one, shade, curves in named]
     every = [one for one in every if len(one[2]) > 1]
     if not every:
@@ -218,8 +224,10 @@ def _chart(
     marks = [
         Mark(window.across(step), shade, f"{one.recipe}: {said}")
         for one, shade, _ in named
-        for step, said in switches(next(iter(one.runs), {}))
+        for row in one.runs[:1]
+        for step, said in [*switches(row), *rescued.moments(row)]
     ]
+    left = [(shade, points) for one, shade, _ in named for row in one.runs[:1] for points in rescued.falls(row)]
     return Chart(
         title,
         note,
@@ -229,6 +237,7 @@ def _chart(
         window.down(0.0) if zero else None,
         tuple(mark for mark in marks if 0 <= mark.at <= 100),
         height=unit,
+        fallen=tuple((shade, "M" + " L".join(window.path(points))) for shade, points in left if falls),
     )
 
 
@@ -272,13 +281,14 @@ def curves(table: Table) -> list[Chart]:
             (one, shade, [_gap(curve(row, "validation"), base.get(int(row.get("seed") or 0), {})) for row in one.runs])
         )
     band = " The band spans the seeds." if max((len(one.runs) for one, _ in named), default=0) > 1 else ""
+    smoothed = f"Nats a token, smoothed over 3 % of the run.{band}"
     drawn = [
         _chart("Validation loss", f"Nats a token on the fixed validation set.{band}", valid, per_step, clip=True),
         _chart(
             f"Validation loss against {table.baseline}", f"Percent of {table.baseline}'s loss at the same step.{band}",
             gap, per_step, unit=" %", zero=True,
         ),
-        _chart("Training loss", f"Nats a token, smoothed over 3 % of the run.{band}", train, per_step, clip=True),
+        _chart("Training loss", smoothed, train, per_step, clip=True, falls=True),
     ]  # fmt: skip
     return [chart for chart in drawn if chart]
 

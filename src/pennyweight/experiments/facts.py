@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pennyweight.experiments import bars, charts, wording
+from pennyweight.experiments import bars, charts, rescued, wording
 from pennyweight.experiments.heat import Seen
 from pennyweight.experiments.results import Row
 from pennyweight.experiments.standings import Standing, Table, tables
@@ -63,6 +63,7 @@ class Facts:
     files: str  # that hold the same numbers for machines
     peak: str = wording.PEAK
     seen: tuple[Seen, ...] = ()  # by diagnosis
+    guard: tuple[rescued.Seen, ...] = ()
 
 
 def title_of(rows: Sequence[Row], found: Sequence[Table]) -> str:
@@ -94,6 +95,7 @@ def facts(rows: Sequence[Row], *, files: str, seen: Sequence[Seen] = ()) -> Fact
         tuple(warnings),
         files,
         seen=tuple(seen),
+        guard=rescued.sentences(rows),
     )
 
 

@@ -57,6 +57,8 @@ def markdown(facts: Facts) -> str:
             f" (data {place})" if len(facts.sections) > 1 else ""
         )
         parts += [f"## {heading}", *_section(section)]
+    if facts.guard:
+        parts += ["## What the guard saw", bullets(tuple(f"{one.name}:{one.said}" for one in facts.guard))]
     if facts.seen:
         told = tuple(f"{one.name}: {' '.join(one.said)}" for one in facts.seen)
         parts += ["## What diagnosis saw (maps in report.html)", bullets(told)]

@@ -29,6 +29,11 @@ def bits_of(recipe: Recipe, component: Component) -> int:
     return min(_bits(one, component) for one in recipe.phases)
 
 
+def is_written(recipe: Recipe) -> bool:
+    """Whether there is anything to raise."""
+    return any(bits_of(recipe, component) < UNWRITTEN for component in COMPONENTS)
+
+
 def raised(recipe: Recipe, component: Component) -> Recipe:
     """The recipe with a component one rung higher, and a name that says so; equal where it is unwritten already."""
     if component in ("m", "v"):

@@ -13,11 +13,12 @@ from typing import Any
 from pennyweight.analysis import Blamed, Look, blame
 from pennyweight.analysis.blame import MEMORY
 from pennyweight.data import Corpus
-from pennyweight.recipes.raised import COMPONENTS, UNWRITTEN, bits_of
+from pennyweight.recipes.raised import is_written
 from pennyweight.training import alarms
 from pennyweight.training.alarms import Alarm
 from pennyweight.training.checkpoint import checkpoints, damage, load, step_of
 from pennyweight.training.folder import RunFolder
+from pennyweight.training.guard import Diverged
 from pennyweight.training.ledger import Ledger, read_ledger
 from pennyweight.training.memory import give_freed_memory_back
 from pennyweight.training.rescue import Rescue, rescue, worst
@@ -50,8 +51,7 @@ class Watchman:
 
     def can_act(self, training: Training) -> bool:
         """Whether it may go back once more, and could raise anything then."""
-        left = self.acts and len(rescues(training)) < self.run.guard.rescues
-        return left and any(bits_of(training.recipe, part) < UNWRITTEN for part in COMPONENTS)
+        return self.acts and len(rescues(training)) < self.run.guard.rescues and is_written(training.recipe)
 
     def suspects(self, training: Training) -> Alarm | None:
         """The alarm in the losses and gradient norms of the steps so far."""
@@ -73,13 +73,13 @@ class Watchman:
         return suspicion or found
 
     def answers(self, training: Training, alarm: Alarm) -> Training | None:
-        """The training to go on with, where the guard acts and something is left to raise; else None, and it is said.
+        """The training to go on with, where the guard can act; else None, and it is said.
 
         Said once, until the alarm has been silent for as long as alarms look back.
         """
         progress = training.progress
-        if self.can_act(training) and (chosen := self._choice(training, alarm)) is not None:
-            return self._back(training, alarm, chosen)
+        if self.can_act(training):
+            return self._back(training, alarm, self._choice(training, alarm))
         silent = max(alarms.WINDOW, self.run.diagnosis.every)
         if progress.alarmed is None or alarm.step - progress.alarmed > silent:
             told = {"what": alarm.what, "blamed": [one.layer for one in self._blamed(alarm)], "back": None}
@@ -89,10 +89,19 @@ class Watchman:
         progress.alarmed = alarm.step
         return None
 
+    def gives_up(self, training: Training, error: Diverged) -> Diverged:
+        """The error, with why a guard that acts does not."""
+        if not self.acts:
+            return error
+        times = len(rescues(training))
+        spent = f"the guard has gone back {times} time{'s' if times > 1 else ''} and goes no more"
+        why = spent if times >= self.run.guard.rescues else "the guard finds nothing left to raise"
+        return Diverged(f"{error}; {why}", step=error.step, where=error.where, what=error.what)
+
     def _blamed(self, alarm: Alarm) -> list[Blamed]:
         return list(alarm.blamed) or worst(blame(self.looks))
 
-    def _choice(self, training: Training, alarm: Alarm) -> Rescue | None:
+    def _choice(self, training: Training, alarm: Alarm) -> Rescue:
         plain = sum(len(one["layers"]) for one in rescues(training))
         layers = training.conversion.converted
         return rescue(training.recipe, self._blamed(alarm), layers=layers, spent=plain)

@@ -72,9 +72,10 @@ class Loop:
             try:
                 self.advance()
             except Diverged as error:
+                if not self.watchman.can_act(self.training):
+                    raise self.watchman.gives_up(self.training, error) from None
                 losses = [loss for _, loss in self.training.progress.curve]
-                if not self.watchman.acts or not self.goes_back(of_failure(losses, error.step, error.what)):
-                    raise
+                self.goes_back(of_failure(losses, error.step, error.what))
         progress = self.training.progress
         if self.interrupt.asked:
             if self.saved != progress.step:

@@ -32,8 +32,8 @@ class Rescue:
     layers: tuple[str, ...] = ()
 
 
-def rescue(recipe: Recipe, blamed: Sequence[Blamed], *, layers: Sequence[str], spent: int = 0) -> Rescue | None:
-    """What to raise in `recipe` (perhaps a schedule) for the layers blamed; None: everything is unwritten already.
+def rescue(recipe: Recipe, blamed: Sequence[Blamed], *, layers: Sequence[str], spent: int = 0) -> Rescue:
+    """What to raise in `recipe` (perhaps a schedule, and written somewhere) for the layers blamed.
 
     A layer's measure blames a component. The component that most layers blame decides:
     - at most half of the layers blame it: these layers are left plain. What a few layers cannot bear is no fault of the
@@ -49,8 +49,7 @@ def rescue(recipe: Recipe, blamed: Sequence[Blamed], *, layers: Sequence[str], s
         if (part := _blames(recipe, one.measure)) is not None:
             groups.setdefault(part, []).append(one)
     if not groups:
-        narrowest = min(COMPONENTS, key=lambda part: bits_of(recipe, part))
-        return _with(recipe, narrowest) if bits_of(recipe, narrowest) < UNWRITTEN else None
+        return _with(recipe, min(COMPONENTS, key=lambda part: bits_of(recipe, part)))
     part = max(groups, key=lambda part: (len(groups[part]), max(one.score for one in groups[part])))
     few = tuple(one.layer for one in groups[part] if one.layer in layers)
     if part not in ("m", "v") and 0 < 2 * len(few) <= len(layers) and 2 * (len(few) + spent) <= len(layers) + spent:
