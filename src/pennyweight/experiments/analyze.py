@@ -40,7 +40,7 @@ class Analysis:
     def to_dict(self) -> dict[str, Any]:
         """The look of now as plain JSON."""
         where = {"folder": self.folder, "recipe": self.recipe, "checkpoint": self.checkpoint}
-        return {**where, "step": self.now.step, **self.now.to_line()}
+        return {"step": self.now.step, **self.now.to_line(), **where}
 
     @property
     def layers(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
