@@ -43,7 +43,31 @@ FLAGS = {
         "--set",
         "--json",
     },
-    "train": {"--recipe", "--model", "--data", "--steps", "--seed", "--out", "--resume", "--set", "--json"},
+    "train": {
+        "--recipe",
+        "--model",
+        "--data",
+        "--weights",
+        "--steps",
+        "--seed",
+        "--out",
+        "--resume",
+        "--set",
+        "--json",
+    },
+    "ways": {
+        "--from",
+        "--model",
+        "--data",
+        "--steps",
+        "--seeds",
+        "--tune",
+        "--tune-lr",
+        "--rule",
+        "--out",
+        "--set",
+        "--json",
+    },
     "eval": {"--data", "--context", "--json"},
     "study": {
         "--quick",
@@ -107,7 +131,10 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     ("typed", "said"),
     [
         ("comapre bf16", "did you mean 'compare'?"),
-        ("xyzzy", "there are analyze, bench, compare, doctor, eval, recipes, report, search, study, sweep, train"),
+        (
+            "xyzzy",
+            "there are analyze, bench, compare, doctor, eval, recipes, report, search, study, sweep, train, ways",
+        ),
         ("train --recip bf16", "train has no option '--recip'; did you mean '--recipe'?"),
         ("doctor --zzzzzz", "doctor has no option '--zzzzzz'; there are --json"),
         ("train --steps many", "--steps"),
@@ -183,7 +210,12 @@ def test_every_setting_is_listed_with_what_it_is_when_nobody_sets_it(capsys: pyt
 
     humble = Run().to_dict()
     del humble["recipe"]
-    assert {path for path, _, _ in SETTINGS} == paths(humble) - {"model", "steps", "seed"}  # these have flags
+    assert {path for path, _, _ in SETTINGS} == paths(humble) - {
+        "model",
+        "weights",
+        "steps",
+        "seed",
+    }  # these have flags
     assert with_settings(Run(), [f"{path}={default}" for path, default, _ in SETTINGS]) == Run()
     assert main(["train", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -32,6 +32,8 @@ SETTINGS = (
     ("diagnosis.every", "50", "steps between looks at every layer; 0: none"),
     ("diagnosis.fidelity_every", "100", "gradients against full precision"),
     ("diagnosis.sharpness_every", "0", "curvature and slices of the loss"),
+    ("guard.mode", "warn", "of a divergence; or act: go back; or off"),
+    ("guard.rescues", "4", "times that act goes back, at most"),
 )
 PART = "recipe.PART", "", "such as recipe.m=int8 recipe.last=0.1"
 
