@@ -14,7 +14,7 @@ from pennyweight.experiments.worker import REFUSALS, Answer, in_fresh_process
 from pennyweight.recipes import Recipe, recipe
 from pennyweight.training import Run, check, differences, resolved, train
 from pennyweight.training.folder import RESULT as RUN_RESULT
-from pennyweight.training.folder import RESULTS, RUN, RUNS, STORE, TRIALS, WAYS, check_writable
+from pennyweight.training.folder import RESULTS, RUNS, STORE, check_kind
 
 DEFAULT_RECIPES = ("bf16", "w8a8", "w8a8g8", "penny8")
 
@@ -82,12 +82,7 @@ def _earlier(out: Path, base: Run) -> list[Row]:
 
     Errors: FileExistsError where it compared another run, ValueError where nothing can be written.
     """
-    check_writable(out)
-    if (out / RUN).exists():
-        raise FileExistsError(f"{out} holds a single run; choose another folder for a comparison")
-    for name, what in ((STORE, "a sweep"), (TRIALS, "a search"), (WAYS, "the three ways")):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} holds {what}; choose another folder for a comparison")
+    check_kind(out, RESULTS)
     if not (out / RESULTS).is_file():
         return []
     rows = read(out / RESULTS)

@@ -25,10 +25,12 @@ RUN, RESULT, LEDGER, CHECKPOINTS, MODEL, LOCK = (
     "model",
     ".lock",
 )
-RESULTS, RUNS = "results.json", "runs"  # stand in the folder of a comparison or a sweep and in no run's
-STORE = "results.sqlite"  # in a sweep's alone
-TRIALS = "search.sqlite"  # in a search's alone
-WAYS = "ways.json"  # in that of three ways alone
+RESULTS, RUNS = "results.json", "runs"  # stand in the folder of many runs and in no run's
+STORE, TRIALS, WAYS, PLAN = "results.sqlite", "search.sqlite", "ways.json", "plan.json"
+KINDS = {  # what a folder holds, by the first of these files that stands in it
+    RUN: "a single run", STORE: "a sweep", TRIALS: "a search", WAYS: "the three ways", PLAN: "a study",
+    RESULTS: "a comparison", RUNS: "a comparison",
+}  # fmt: skip
 logger = logging.getLogger("pennyweight.training")
 
 
@@ -61,6 +63,17 @@ def check_writable(path: Path) -> None:
         raise FileExistsError(f"results are written into a folder, but {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"results cannot be written into {path}: nobody but its owner may write in {there}")
+
+
+def check_kind(path: Path, own: str) -> None:
+    """Makes sure that the folder `path` holds nothing, or what the file `own` of `KINDS` marks.
+
+    Errors: FileExistsError where it holds something else, and those of `check_writable`.
+    """
+    check_writable(path)
+    found = next((what for mark, what in KINDS.items() if (path / mark).exists()), KINDS[own])
+    if found != KINDS[own]:
+        raise FileExistsError(f"{path} holds {found}; choose another folder for {KINDS[own]}")
 
 
 def _result(path: Path) -> Result:
@@ -121,15 +134,13 @@ class RunFolder:
         Errors: FileExistsError when the folder holds another run (ValueError when it was to be resumed), with what
         differs; FileNotFoundError when there is nothing to resume; those of `check_writable`.
         """
-        check_writable(self.path)
+        check_kind(self.path, RUN)
         if not (self.path / RUN).exists():
             if resume:
                 raise FileNotFoundError(f"there is nothing to resume in {self.path}: it holds no {RUN}")
             if any((self.path / name).exists() for name in (LEDGER, CHECKPOINTS, MODEL, RESULT)):
                 what = f"a {MODEL} or {CHECKPOINTS} of something else"
                 raise FileExistsError(f"{self.path} holds {what}; choose another folder")
-            if any((self.path / name).exists() for name in (RESULTS, RUNS)):
-                raise FileExistsError(f"{self.path} holds a comparison; choose another folder for a single run")
             return
         if not (told := "; ".join(differences(load_run(self.path), run))):
             return

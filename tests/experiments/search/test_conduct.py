@@ -90,9 +90,9 @@ def test_another_search_or_a_run_in_the_folder_is_refused(base: Run, tmp_path: P
     monkeypatch.setattr(conduct, "sensitivity", stopped)
     monkeypatch.setattr(Trainings, "all", stopped)
     out = tmp_path / "o"
-    train(base, out / "runs" / "bf16-seed0", progress=False)
     with pytest.raises(KeyboardInterrupt):  # as soon as it has begun
         search(base, loss_budget=0.5, out=out, jobs=1, threads=1, progress=False)
+    train(base, out / "runs" / "bf16-seed0", progress=False)
     with pytest.raises(FileExistsError, match=r"loss_budget: 0\.5 is not 0\.2"):
         search(base, loss_budget=0.2, out=out, jobs=1, progress=False)
     with pytest.raises(FileExistsError, match="steps: 16 is not 24"):

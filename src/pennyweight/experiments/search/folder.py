@@ -10,7 +10,7 @@ from typing import Any
 
 from pennyweight.training import Run, differences
 from pennyweight.training.files import sweep as sweep_up
-from pennyweight.training.folder import LOCK, RESULTS, RUN, STORE, TRIALS, check_writable
+from pennyweight.training.folder import LOCK, TRIALS, check_kind
 
 ASKED = "SELECT value_json FROM study_user_attributes WHERE key = 'asked'"  # in Optuna's file, without Optuna
 
@@ -38,14 +38,9 @@ def check_place(out: Path, asked: dict[str, Any], threads: int | None) -> int | 
     Errors: FileExistsError for a folder of something else or of another search; ValueError for one that cannot be
     written, and for runs with another number of threads.
     """
-    check_writable(out)
-    for name, what in ((RUN, "a single run"), (STORE, "a sweep")):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} holds {what}; choose another folder for a search")
+    check_kind(out, TRIALS)
     there = asked_of(out)
     if there is None:
-        if (out / RESULTS).exists():
-            raise FileExistsError(f"{out} holds a comparison; choose another folder for a search")
         return None
     told = differences(Run.from_dict(there["base"]), Run.from_dict(asked["base"]))
     told += [

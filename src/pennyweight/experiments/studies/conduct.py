@@ -22,11 +22,11 @@ from pennyweight.experiments.sweep.store import DIVERGED, FINISHED, Store
 from pennyweight.spelling import choose
 from pennyweight.training import Run, resolved
 from pennyweight.training.files import write_whole
-from pennyweight.training.folder import RESULTS, RUN, RUNS, STORE, check_writable
+from pennyweight.training.folder import PLAN, RUNS, STORE, check_kind
 from pennyweight.training.progress import teller
 
 STUDIES: tuple[Study, ...] = (QUANTIZED_PRETRAINING,)
-PLAN, AFTER, SWEEP = "plan.json", "afterwards.json", "sweep"
+AFTER, SWEEP = "afterwards.json", "sweep"
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,7 @@ def _earlier(out: Path, chosen: Study | None = None) -> dict[str, Any] | None:
 
     Errors: FileExistsError for a folder of something else, ValueError for one that cannot be written or read.
     """
-    check_writable(out)
-    for name, what in ((RUN, "a single run"), (STORE, "a sweep"), (RESULTS, "a comparison")):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} holds {what}; choose another folder for a study (--out)")
+    check_kind(out, PLAN)
     if not (out / PLAN).is_file():
         return None
     try:

@@ -13,7 +13,7 @@ from pennyweight.experiments.sweep.report import write_report
 from pennyweight.experiments.sweep.store import FINISHED, RUNNING, WAITING, Store
 from pennyweight.training import Run
 from pennyweight.training.files import sweep as sweep_up
-from pennyweight.training.folder import CHECKPOINTS, LOCK, RESULTS, RUN, RUNS, STORE, TRIALS, RunFolder, check_writable
+from pennyweight.training.folder import CHECKPOINTS, LOCK, RESULTS, RUNS, STORE, RunFolder, check_kind, check_writable
 
 GONE_SECONDS = 120.0  # for the cells of a sweep that was killed to save themselves and end
 
@@ -29,13 +29,8 @@ def check_place(out: Path, base: Run, threads: int | None) -> int | None:
     Errors: FileExistsError for a folder of something else or of another run's sweep; ValueError for one that cannot
     be written, a file of another version, and cells with another number of threads.
     """
-    check_writable(out)
-    for name, what in ((RUN, "a single run"), (TRIALS, "a search")):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} holds {what}; choose another folder for a sweep")
+    check_kind(out, STORE)
     if not is_sweep(out):
-        if (out / RESULTS).exists():
-            raise FileExistsError(f"{out} holds a comparison; choose another folder for a sweep")
         return None
     with closing(Store(out / STORE)) as store:
         told, there = store.other(base), store.threads

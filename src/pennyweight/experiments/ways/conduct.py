@@ -19,7 +19,7 @@ from pennyweight.recipes import Recipe, recipe
 from pennyweight.spelling import choose
 from pennyweight.training import Run, Weights, check, differences, resolved
 from pennyweight.training.files import write_whole
-from pennyweight.training.folder import MODEL, RESULTS, RUN, RUNS, STORE, WAYS, check_writable
+from pennyweight.training.folder import MODEL, RESULTS, RUNS, WAYS, check_kind
 
 TUNED, WRITTEN = "tuned", "written"  # folders beside runs/: continued trainings, and what post-training came to
 OTHER_ORDER = 1_000_000  # added to the seed of a continued training: it reads the text in another order
@@ -164,18 +164,13 @@ def _check_recipes(chosen: dict[str, Recipe]) -> None:
 
 def _admit(plan: Plan, out: Path) -> None:
     """Makes sure that this table may be written into `out`. Errors: FileExistsError, and those of `check`."""
-    check_writable(out)
+    check_kind(out, WAYS)
     check(plan.run)
-    if (out / WAYS).is_file():
-        if told := _other(plan, out):
-            raise FileExistsError(
-                f"{out} already holds three ways on another baseline; what it holds and what was asked: "
-                f"{'; '.join(told)}; choose another folder (--out)"
-            )
-        return
-    for name, what in ((RUN, "a single run"), (STORE, "a sweep"), (RESULTS, "a comparison"), (RUNS, "a comparison")):
-        if (out / name).exists():
-            raise FileExistsError(f"{out} holds {what}; choose another folder for the three ways")
+    if (out / WAYS).is_file() and (told := _other(plan, out)):
+        raise FileExistsError(
+            f"{out} already holds three ways on another baseline; what it holds and what was asked: "
+            f"{'; '.join(told)}; choose another folder (--out)"
+        )
 
 
 def _other(plan: Plan, out: Path) -> list[str]:
