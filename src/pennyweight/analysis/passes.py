@@ -22,9 +22,9 @@ from pennyweight.analysis.tensors import (
 )
 from pennyweight.nn import WrittenConv1D, WrittenLinear
 from pennyweight.nn import operands as nn_operands
-from pennyweight.nn.autocast import precise
 from pennyweight.nn.layer import slot_cast
 from pennyweight.nn.unwritten import unwritten
+from pennyweight.recipes.precision import precise
 
 Objective = Callable[[nn.Module, Tensor], Tensor]
 TOKENS = 128  # on which the products of a layer are computed once more

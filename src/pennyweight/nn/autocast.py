@@ -25,8 +25,3 @@ def has_autocast(device: torch.device) -> bool:
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """A stretch of code whose dtypes are its own."""
     return torch.autocast(device.type, enabled=False) if has_autocast(device) else nullcontext()
-
-
-def precise(precision: str, device: str) -> AbstractContextManager[Any]:
-    """The arithmetic of what no cast writes, as a recipe's `precision` says: autocast to bf16, or float32 as it is."""
-    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()

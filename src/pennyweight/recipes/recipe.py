@@ -10,10 +10,9 @@ from pennyweight.numerics import Cast, Integer, Rounding
 from pennyweight.recipes import table as tables
 from pennyweight.recipes.linear import LinearCasts, kept_between, read_cast, unfoldable
 from pennyweight.recipes.operands import PRODUCTS
+from pennyweight.recipes.precision import Precision
 from pennyweight.recipes.states import FEWEST_WRITTEN, PLAIN, WITH_ZERO, state_cast
 from pennyweight.spelling import check_fields, check_kind, choose, nearest
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)

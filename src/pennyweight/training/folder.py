@@ -71,9 +71,14 @@ def check_kind(path: Path, own: str) -> None:
     Errors: FileExistsError where it holds something else, and those of `check_writable`.
     """
     check_writable(path)
-    found = next((what for mark, what in KINDS.items() if (path / mark).exists()), KINDS[own])
+    found = KINDS[mark_of(path) or own]
     if found != KINDS[own]:
         raise FileExistsError(f"{path} holds {found}; choose another folder for {KINDS[own]}")
+
+
+def mark_of(path: Path) -> str | None:
+    """The file of `KINDS` that tells what the folder `path` holds; None: none is there."""
+    return next((mark for mark in KINDS if (path / mark).exists()), None)
 
 
 def _result(path: Path) -> Result:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pennyweight.kernels import squares
-from pennyweight.nn.autocast import precise
 from pennyweight.optim import vouch
+from pennyweight.recipes.precision import precise
 
 Objective = Callable[[nn.Module, Tensor], Tensor]
 

@@ -5,9 +5,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pennyweight.nn import Conversion, quantize
-from pennyweight.nn.autocast import precise
 from pennyweight.optim import predicted_state_bytes
 from pennyweight.recipes import Recipe
+from pennyweight.recipes.precision import precise
 from pennyweight.training.freed import freed_bytes
 from pennyweight.training.memory import Categories, SavedActivations, parameter_bytes
 from pennyweight.training.models import build_model

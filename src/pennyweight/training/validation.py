@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pennyweight.nn.autocast import precise
+from pennyweight.recipes.precision import precise
 from pennyweight.training.gradient import Objective
 
 

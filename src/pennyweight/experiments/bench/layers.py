@@ -12,7 +12,7 @@ from pennyweight.experiments.bench.rounds import Built, Question, Side
 from pennyweight.experiments.bench.sizes import Sizes
 from pennyweight.kernels import Codes, float8_is_fast, int8_linear, int8_product, is_compiled, multiply, write_rows
 from pennyweight.nn import quantize
-from pennyweight.nn.autocast import precise
+from pennyweight.recipes.precision import precise
 
 UNCOMPILED = "the kernels are not here"
 BF16, FP32, E4M3 = torch.bfloat16, torch.float32, torch.float8_e4m3fn

@@ -19,8 +19,8 @@ from pennyweight.experiments.bench import torchao_peer
 from pennyweight.experiments.bench.rounds import Built, Question, Side
 from pennyweight.experiments.bench.sizes import Sizes
 from pennyweight.nn import compile_blocks, quantize
-from pennyweight.nn.autocast import precise
 from pennyweight.recipes import recipe as named
+from pennyweight.recipes.precision import precise
 from pennyweight.training import Optimizer, Run
 from pennyweight.training.freed import Freed
 from pennyweight.training.gradient import Gradient

@@ -1,12 +1,11 @@
 """Studies: each paper's claims measured again by one command, with verdicts that intervals support."""
 
-from pennyweight.experiments.studies.conduct import STUDIES, Outcome, is_study, named, study
+from pennyweight.experiments.studies.conduct import STUDIES, Outcome, named, study
 from pennyweight.experiments.studies.report import lines_of, rebuilt, summary, to_dict, write_study
 
 __all__ = [
     "STUDIES",
     "Outcome",
-    "is_study",
     "lines_of",
     "named",
     "rebuilt",

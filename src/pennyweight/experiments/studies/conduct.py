@@ -176,11 +176,6 @@ def _rows(out: Path) -> list[Row]:
         store.close()
 
 
-def is_study(out: Path) -> bool:
-    """Whether a folder holds a study."""
-    return (out / PLAN).is_file()
-
-
 def outcome(out: Path) -> Outcome:
     """What the study in a folder came to, or how far it is, from its files alone. Errors: ValueError."""
     asked = _earlier(out)
