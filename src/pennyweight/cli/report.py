@@ -16,7 +16,9 @@ def report(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Of a comparison, a sweep, a search, a study or a run.", show_default=False
+            metavar="FOLDER",
+            help="Of a comparison, a sweep, a search, a study, of ways, or of a run.",
+            show_default=False,
         ),
     ],
     json: Json = False,

@@ -14,7 +14,7 @@ from pennyweight.cli.terminal import print_json, print_table, print_text, tell_s
 if TYPE_CHECKING:
     from pennyweight.experiments import Row
 
-SPARE = ("weights as stored", "of them after bf16", "time", "difference", "verdict")
+SPARE = ("weights as stored", "time", "difference", "verdict")
 
 
 def ways(

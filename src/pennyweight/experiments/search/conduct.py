@@ -162,7 +162,7 @@ class _Search:
         self.study.again()
         trying(trials, deadline)
         chosen = [trying.recipe_of(point.name) for point in within(trying.points(), self.limit)]
-        self.shown.say(f"{len(chosen)} candidates are within the budget on the seed of the search; fresh seeds decide")
+        self.shown.say(f"within the budget on the seed of the search: {len(chosen)}; fresh seeds decide")
         confirmed = self._confirm([(one, self._cost(one)) for one in chosen])
         named, table = self._named()
         outcome = Outcome.of(

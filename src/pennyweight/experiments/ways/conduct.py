@@ -218,8 +218,9 @@ class Table:
         """What begins from the baseline's weights: post-training, and the continued trainings with their control."""
         for name, one in chosen.items():
             for rule in self.plan.rules:
-                self._tell(f"{name}, seed {seed}: written after training, {rule}")
                 place = self.out / WRITTEN / f"{folder_name(f'{name}-{rule}', seed)}.json"
+                earlier = ", done earlier" if place.exists() else ""
+                self._tell(f"{name}, seed {seed}: written after training, {rule}{earlier}")
                 row = written_row(place, baseline, self.out, self.corpus, one, rule)
                 yield {**row, "way": rule, "tokens": baseline["tokens"], "extra_tokens": 0}
         if not self.plan.tune_steps:

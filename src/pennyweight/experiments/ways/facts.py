@@ -75,8 +75,8 @@ def lines(rows: Sequence[Row]) -> list[Line]:
 
 def comparison(rows: Sequence[Row]) -> Grid:
     """The one table."""
-    header = ("recipe", "way", "seeds", "bits a weight", "weights as stored", "tokens trained on", "of them after bf16",
-              "time", "validation loss", "cost against bf16", "difference", "verdict")  # fmt: skip
+    header = ("recipe", "way", "seeds", "bits a weight", "weights as stored", "tokens trained on", "time",
+              "validation loss", "cost against bf16", "difference", "verdict")  # fmt: skip
     return header, [_cells(one) for one in lines(rows)]
 
 
@@ -88,12 +88,17 @@ def _cells(one: Line) -> tuple[str, ...]:
     return (
         one.recipe, "trained on" if (one.recipe, one.way) == (PLAIN, "tuned") else WAYS[one.way],
         f"{len(stood.runs)}{failed}", wording.number(one.mean("bits"), 2), wording.size(one.mean("stored_bytes")),
-        wording.count(one.mean("tokens")), wording.count(one.mean("extra_tokens")),
+        _tokens(one),
         wording.duration(one.mean("seconds")), wording.with_deviation(stood.loss, 4),
         "\n".join(filter(None, [wording.percent(cost.mean) if cost else "", wording.bracket(cost, 2), against])),
         f"{wording.signed(difference.mean, 4)}\n{wording.bracket(difference, 4)}".strip() if difference else "",
         stood.verdict,
     )  # fmt: skip
+
+
+def _tokens(one: Line) -> str:
+    extra = one.mean("extra_tokens")
+    return f"{wording.count(one.mean('tokens'))}\n{f'{wording.count(extra)} after bf16' if extra else ''}".strip()
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
@@ -106,7 +111,8 @@ def summary(rows: Sequence[Row]) -> list[str]:
         parts = []
         if after:
             best = min(after, key=lambda one: one.standing.cost.mean if one.standing.cost else math.inf)
-            parts.append(f"{_cost(best)} after training (by {best.way}, the best of {len(after)} rules)")
+            of = f", the best of {len(after)} rules" if len(after) > 1 else ""
+            parts.append(f"{_cost(best)} after training (by {best.way}{of})")
         if "tuned" in own and own["tuned"].standing.cost:
             beside = own["tuned"].control
             over = f" ({_percent(beside)} against bf16 trained on as long)" if beside and beside.cost else ""
