@@ -12,7 +12,7 @@ import torch
 from pennyweight.data import prepare
 from pennyweight.experiments.search.confirm import Confirmed, confirm
 from pennyweight.experiments.search.costs import TARGETS, Costs
-from pennyweight.experiments.search.folder import asked_of, check_place, claimed
+from pennyweight.experiments.search.folder import asked_of, check_place
 from pennyweight.experiments.search.outcome import Outcome
 from pennyweight.experiments.search.picking import within
 from pennyweight.experiments.search.progress import Shown
@@ -26,7 +26,7 @@ from pennyweight.experiments.sweep.grid import CHECKPOINTS
 from pennyweight.recipes import Recipe, names, recipe
 from pennyweight.spelling import choose
 from pennyweight.training import Diagnosis, Run, TrainingFailed, check, differences, resolved
-from pennyweight.training.folder import TRIALS
+from pennyweight.training.folder import TRIALS, claimed
 from pennyweight.training.limits import check_text
 from pennyweight.training.progress import teller
 
@@ -71,7 +71,7 @@ def search(
     check_text(base, corpus)
     from pennyweight.experiments.search.study import Study  # Optuna, which only this one needs
 
-    with claimed(out):
+    with claimed(out, "search runs"):
         study, trainings = Study(out / TRIALS), Trainings(out, jobs, asked["threads"])
         try:
             study.say("asked", asked)

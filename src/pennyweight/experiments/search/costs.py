@@ -11,8 +11,8 @@ from pennyweight.experiments.bench.rounds import Built, Side, begun, in_turn
 from pennyweight.experiments.search.steps import Stepping
 from pennyweight.nn import Conversion, quantize
 from pennyweight.recipes import Recipe, recipe
+from pennyweight.recipes.precision import precise
 from pennyweight.training import Run, build_model
-from pennyweight.training.gradient import precise
 from pennyweight.training.memory import Categories, SavedActivations
 from pennyweight.training.prediction import predict
 
