@@ -3,7 +3,7 @@
 import importlib.util
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,16 +134,22 @@ def _base(base: Run) -> Run:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
 class _Search:
     """The phases of one search: bf16, sensitivity, trials, confirmation."""
 
-    def __init__(
-        self, base: Run, study: "Study", trainings: Trainings, costs: Costs, asked: dict[str, Any], shown: Shown,
-        seeds: int,
-    ) -> None:  # fmt: skip
-        self.base, self.study, self.trainings, self.costs, self.asked = base, study, trainings, costs, asked
-        self.shown, self.seeds, self.began = shown, seeds, time.monotonic()
-        self.limit = 100 * float(asked["loss_budget"])
+    base: Run
+    study: "Study"
+    trainings: Trainings
+    costs: Costs
+    asked: dict[str, Any]
+    shown: Shown
+    seeds: int  # fresh ones
+
+    @property
+    def limit(self) -> float:
+        """The loss budget in percent."""
+        return 100 * float(self.asked["loss_budget"])
 
     def carried_out(self, trials: int, deadline: float | None) -> Outcome:
         """All of it; what is there already is read."""
