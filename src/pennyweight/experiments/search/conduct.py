@@ -18,7 +18,7 @@ from pennyweight.experiments.search.picking import within
 from pennyweight.experiments.search.progress import Shown
 from pennyweight.experiments.search.report import write_outcome
 from pennyweight.experiments.search.sensitivity import Sensitivity, sensitivity
-from pennyweight.experiments.search.space import OPTIONS, Candidate, halved, options, staircase
+from pennyweight.experiments.search.space import OPTIONS, Candidate, bisected, options, staircase
 from pennyweight.experiments.search.trainings import Trainings
 from pennyweight.experiments.search.trying import Trying
 from pennyweight.experiments.sweep.conduct import cores, usual_jobs
@@ -208,7 +208,7 @@ class _Search:
     def _plan(self, seen: Sensitivity, tried: dict[str, tuple[str, ...]], trying: Trying) -> None:
         """Has the way down from all-bf16 tried first, in halves."""
         path = staircase(seen.noise, tried, trying.share, alone=self.asked["minimise"] != "time")
-        self.study.enqueue(halved(path))
+        self.study.enqueue(bisected(path))
         self.study.say("planned", [one.to_dict() for one in path])
 
     def _confirm(self, chosen: Sequence[tuple[Recipe, float]]) -> list[Confirmed]:
