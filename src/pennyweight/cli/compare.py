@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pennyweight.cli.arguments import check_no_setting, run_with
-from pennyweight.cli.failures import FAILED, say
+from pennyweight.cli.failures import FAILED
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
-from pennyweight.cli.places import comparison_folder, interrupted
+from pennyweight.cli.places import comparison_folder, resumable
 from pennyweight.cli.terminal import print_json, print_table, print_text, tell_start
 
 if TYPE_CHECKING:
@@ -48,11 +48,8 @@ def compare(
             raise ValueError(f"compare takes its recipes as arguments and its seeds by --seeds, got --set {setting}")
     base = run_with(Run(), model=model, data=data, steps=steps, settings=settings or ())
     folder = out or comparison_folder(base)
-    try:
+    with resumable(folder):
         rows = compared(recipes or DEFAULT_RECIPES, base, seeds=seeds, out=folder)
-    except KeyboardInterrupt:
-        say(interrupted(folder, f"the same command with --out {folder} goes on"))
-        raise
     if json:
         print_json({"runs": rows, "tables": answers(rows)})
     else:

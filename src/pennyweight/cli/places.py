@@ -1,10 +1,13 @@
 """Places: the folder that a run or a comparison goes to when none is named."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pennyweight.cli.failures import say
 
 if TYPE_CHECKING:
     from pennyweight.training import Run
@@ -64,6 +67,16 @@ def interrupted(folder: Path, again: str) -> str:
     if not any(found):
         return "nothing was done yet"
     return f"what is done is saved in {folder}; {again}"
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Says on Ctrl-C what is done in `folder`, and that the same command goes on there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(interrupted(folder, f"the same command with --out {folder} goes on"))
+        raise
 
 
 def _free(name: str, is_own: Callable[[Path], bool]) -> Path:

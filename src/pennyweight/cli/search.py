@@ -7,7 +7,7 @@ import typer
 from pennyweight.cli.arguments import run_with
 from pennyweight.cli.failures import FAILED, say
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
-from pennyweight.cli.places import interrupted, search_folder
+from pennyweight.cli.places import resumable, search_folder
 from pennyweight.cli.terminal import print_json, print_table, print_text, tell_start
 
 if TYPE_CHECKING:
@@ -56,14 +56,11 @@ def search(
             raise ValueError(f"search finds the recipe itself, got --set {setting}")
     base = run_with(Run(), model=model, data=data, steps=steps, settings=settings or ())
     folder = out or search_folder(base, loss_budget, minimise)
-    try:
+    with resumable(folder):
         found = searched(
             base, loss_budget=loss_budget, minimise=minimise, trials=trials, minutes=minutes, seeds=seeds, out=folder,
             jobs=jobs, threads=threads,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        say(interrupted(folder, f"the same command with --out {folder} goes on"))
-        raise
     if json:
         print_json(found.to_dict())
     else:

@@ -7,7 +7,7 @@ import typer
 
 from pennyweight.cli.failures import FAILED, REFUSED, say
 from pennyweight.cli.flags import Data, Folder, Json
-from pennyweight.cli.places import HOME, interrupted, slug
+from pennyweight.cli.places import HOME, resumable, slug
 from pennyweight.cli.terminal import print_json, print_table, print_text, tell_start
 
 if TYPE_CHECKING:
@@ -53,22 +53,16 @@ def study(
     chosen, scale = named(name), "full" if full else "quick"
     folder = (out or _folder(chosen.name, scale, data)).absolute()
     try:
-        studied(
-            chosen,
-            scale=scale,
-            data=data or "stdlib",
-            minutes=minutes,
-            jobs=jobs,
-            threads=threads,
-            out=folder,
-            retry=retry,
-        )
+        with resumable(folder):
+            studied(
+                chosen, scale=scale, data=data or "stdlib", minutes=minutes, jobs=jobs, threads=threads, out=folder,
+                retry=retry,
+            )  # fmt: skip
     except CellsNotBuilt as error:
         for reason in error.reasons:
             say(reason)
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
-        say(interrupted(folder, f"the same command with --out {folder} goes on"))
         write_study(folder)
         raise
     one = write_study(folder)

@@ -7,7 +7,7 @@ import typer
 from pennyweight.cli.arguments import run_with
 from pennyweight.cli.failures import FAILED, REFUSED, say
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps
-from pennyweight.cli.places import interrupted, sweep_folder
+from pennyweight.cli.places import resumable, sweep_folder
 from pennyweight.cli.terminal import print_json, print_table, print_text, tell_start
 
 if TYPE_CHECKING:
@@ -86,16 +86,15 @@ def sweep(
     base = run_with(Run(), model=model, data=data, steps=steps, settings=settings or ())
     folder = out or sweep_folder(base)
     try:
-        rows = swept(
-            grid or [], base, seeds=seeds, out=folder, jobs=jobs, threads=threads, on=on, address=address, retry=retry
-        )
+        with resumable(folder):
+            rows = swept(
+                grid or [], base, seeds=seeds, out=folder, jobs=jobs, threads=threads, on=on, address=address,
+                retry=retry,
+            )  # fmt: skip
     except CellsNotBuilt as error:
         for reason in error.reasons:
             say(reason)
         raise typer.Exit(REFUSED) from None
-    except KeyboardInterrupt:
-        say(interrupted(folder, f"the same command with --out {folder} goes on"))
-        raise
     if json:
         print_json({"runs": rows, "tables": answers(labelled(rows))})
     else:

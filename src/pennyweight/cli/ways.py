@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pennyweight.cli.arguments import check_no_setting, run_with
-from pennyweight.cli.failures import FAILED, say
+from pennyweight.cli.failures import FAILED
 from pennyweight.cli.flags import Data, Folder, Json, Model, Settings, Steps, named_folder
-from pennyweight.cli.places import interrupted, ways_folder
+from pennyweight.cli.places import resumable, ways_folder
 from pennyweight.cli.terminal import print_json, print_table, print_text, tell_start
 
 if TYPE_CHECKING:
@@ -68,13 +68,10 @@ def ways(
     asked = start is None or any(one is not None for one in (model, data, steps)) or bool(settings)
     base = run_with(Run(), model=model, data=data, steps=steps, settings=settings or ()) if asked else None
     folder = out or ways_folder(base, start, tune, tune_lr)
-    try:
+    with resumable(folder):
         rows = reached(
             recipes or (), base, seeds=seeds, out=folder, start=start, tune=tune, tune_lr=tune_lr, rules=rule or RULES
         )
-    except KeyboardInterrupt:
-        say(interrupted(folder, f"the same command with --out {folder} goes on"))
-        raise
     if json:
         print_json({"rows": rows, "table": answers(rows)})
     else:

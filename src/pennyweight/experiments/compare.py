@@ -130,4 +130,4 @@ def outcome(run: Run, folder: Path, progress: bool, trainer: Trainer) -> Row:
 
 def _told(row: dict[str, Any], folder: Path) -> Row:
     """The row with the folder as it is reached from results.json, so that a comparison can be moved."""
-    return {**row, "folder": f"{RUNS}/{folder.name}"}
+    return {**row, "folder": f"{folder.parent.name}/{folder.name}"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pennyweight.experiments.results import Row, finished
+from pennyweight.experiments.statistics import Mark
 from pennyweight.experiments.wording import number
 
 
@@ -14,7 +15,7 @@ class Seen:
 
     name: str
     said: str
-    mark: str  # "open": it was only said, or the run has no end yet; "holds": it went back, and the run ended
+    mark: Mark  # "open": it was only said, or the run has no end yet; "holds": it went back, and the run ended
 
 
 def sentences(rows: Sequence[Row]) -> tuple[Seen, ...]:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ KINDS = {  # what a folder holds, by the first of these files that stands in it
     RUN: "a single run", STORE: "a sweep", TRIALS: "a search", WAYS: "the three ways", PLAN: "a study",
     RESULTS: "a comparison", RUNS: "a comparison",
 }  # fmt: skip
+GONE_SECONDS = 120.0  # for runs whose sweep or search was killed to save themselves and end
 logger = logging.getLogger("pennyweight.training")
 
 
@@ -79,6 +81,37 @@ def check_kind(path: Path, own: str) -> None:
 def mark_of(path: Path) -> str | None:
     """The file of `KINDS` that tells what the folder `path` holds; None: none is there."""
     return next((mark for mark in KINDS if (path / mark).exists()), None)
+
+
+@contextmanager
+def claimed(path: Path, doing: str) -> Iterator[None]:
+    """Only one process at a time writes in the folder `path`; the claim ends with the process, however it ends.
+
+    What an earlier one left half written is swept away. doing: what another would be doing there, "sweep runs".
+    Errors: FileExistsError when another process holds it.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another {doing} in {path} right now") from None
+        sweep(path)
+        yield
+
+
+def wait_for_its_end(path: Path) -> None:
+    """Waits until no process trains in a run folder. Errors: FileExistsError."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while (path / LOCK).exists():
+        with (path / LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise FileExistsError(f"another process trains in {path} right now") from None
+        time.sleep(0.2)
 
 
 def _result(path: Path) -> Result:
@@ -156,17 +189,8 @@ class RunFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Only one process at a time writes in a run folder; the claim ends with the process, however it ends.
-
-        Errors: FileExistsError when another process trains there.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FileExistsError(f"another process trains in {self.path} right now") from None
-            sweep(self.path)
+        """Only one process at a time writes in a run folder. Errors: those of `claimed`."""
+        with claimed(self.path, "process trains"):
             sweep(self.checkpoints)
             yield
 

@@ -8,8 +8,8 @@ from pennyweight.experiments.search.space import (
     NONE,
     OPTIONS,
     Candidate,
+    bisected,
     count,
-    halved,
     moves,
     options,
     read,
@@ -79,7 +79,7 @@ def test_what_cannot_be_built_is_no_step_of_the_way() -> None:
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 9])
 def test_halves_try_the_far_end_first_and_leave_nothing_out(length: int) -> None:
     path = [Candidate(m=str(place)) for place in range(length)]
-    order = halved(path)
+    order = bisected(path)
     assert sorted(map(str, order)) == sorted(map(str, path))
     assert order[:1] == path[-1:]
     if length == 9:

@@ -181,7 +181,7 @@ def test_what_was_running_when_a_sweep_was_killed_is_settled(tmp_path: Path, bas
 def test_a_cell_that_still_saves_itself_is_waited_for(
     tmp_path: Path, base: Run, engine: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "GONE_SECONDS", 0.3)
+    monkeypatch.setattr("pennyweight.training.folder.GONE_SECONDS", 0.3)
     sweep(["weights=8"], base, out=tmp_path, progress=False)
     store = Store(tmp_path / "results.sqlite")
     (cell,) = store.of_status("finished")
@@ -200,8 +200,8 @@ def test_the_second_of_two_sweeps_on_one_folder_refuses_until_the_first_is_gone(
     tmp_path: Path, base: Run, engine: Told
 ) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from pennyweight.experiments.sweep.folder import claimed\n"
-        "with claimed(Path(sys.argv[1])):\n    print('claimed', flush=True)\n    time.sleep(600)\n"
+        "import sys, time; from pathlib import Path; from pennyweight.training.folder import claimed\n"
+        "with claimed(Path(sys.argv[1]), 'sweep runs'):\n    print('claimed', flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as first:
         assert first.stdout

@@ -107,7 +107,7 @@ def test_the_report_says_what_came_of_the_grid(grid: list[Row]) -> None:
     whole = page("sweep/sweep.html", said)
     assert "the loss is &lt;nan&gt;" in whole
     assert "<nan>" not in whole
-    assert 'class="sorted cells"' in whole
+    assert 'class="sorted wide"' in whole
     assert "://" not in whole.replace("http://www.w3.org/2000/svg", "")
 
 

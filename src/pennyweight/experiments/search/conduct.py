@@ -3,7 +3,7 @@
 import importlib.util
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ import torch
 from pennyweight.data import prepare
 from pennyweight.experiments.search.confirm import Confirmed, confirm
 from pennyweight.experiments.search.costs import TARGETS, Costs
-from pennyweight.experiments.search.folder import asked_of, check_place, claimed
+from pennyweight.experiments.search.folder import asked_of, check_place
 from pennyweight.experiments.search.outcome import Outcome
 from pennyweight.experiments.search.picking import within
 from pennyweight.experiments.search.progress import Shown
 from pennyweight.experiments.search.report import write_outcome
 from pennyweight.experiments.search.sensitivity import Sensitivity, sensitivity
-from pennyweight.experiments.search.space import OPTIONS, Candidate, halved, options, staircase
+from pennyweight.experiments.search.space import OPTIONS, Candidate, bisected, options, staircase
 from pennyweight.experiments.search.trainings import Trainings
 from pennyweight.experiments.search.trying import Trying
 from pennyweight.experiments.sweep.conduct import cores, usual_jobs
@@ -26,7 +26,7 @@ from pennyweight.experiments.sweep.grid import CHECKPOINTS
 from pennyweight.recipes import Recipe, names, recipe
 from pennyweight.spelling import choose
 from pennyweight.training import Diagnosis, Run, TrainingFailed, check, differences, resolved
-from pennyweight.training.folder import TRIALS
+from pennyweight.training.folder import TRIALS, claimed
 from pennyweight.training.limits import check_text
 from pennyweight.training.progress import teller
 
@@ -71,7 +71,7 @@ def search(
     check_text(base, corpus)
     from pennyweight.experiments.search.study import Study  # Optuna, which only this one needs
 
-    with claimed(out):
+    with claimed(out, "search runs"):
         study, trainings = Study(out / TRIALS), Trainings(out, jobs, asked["threads"])
         try:
             study.say("asked", asked)
@@ -134,16 +134,22 @@ def _base(base: Run) -> Run:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
 class _Search:
     """The phases of one search: bf16, sensitivity, trials, confirmation."""
 
-    def __init__(
-        self, base: Run, study: "Study", trainings: Trainings, costs: Costs, asked: dict[str, Any], shown: Shown,
-        seeds: int,
-    ) -> None:  # fmt: skip
-        self.base, self.study, self.trainings, self.costs, self.asked = base, study, trainings, costs, asked
-        self.shown, self.seeds, self.began = shown, seeds, time.monotonic()
-        self.limit = 100 * float(asked["loss_budget"])
+    base: Run
+    study: "Study"
+    trainings: Trainings
+    costs: Costs
+    asked: dict[str, Any]
+    shown: Shown
+    seeds: int  # fresh ones
+
+    @property
+    def limit(self) -> float:
+        """The loss budget in percent."""
+        return 100 * float(self.asked["loss_budget"])
 
     def carried_out(self, trials: int, deadline: float | None) -> Outcome:
         """All of it; what is there already is read."""
@@ -202,7 +208,7 @@ class _Search:
     def _plan(self, seen: Sensitivity, tried: dict[str, tuple[str, ...]], trying: Trying) -> None:
         """Has the way down from all-bf16 tried first, in halves."""
         path = staircase(seen.noise, tried, trying.share, alone=self.asked["minimise"] != "time")
-        self.study.enqueue(halved(path))
+        self.study.enqueue(bisected(path))
         self.study.say("planned", [one.to_dict() for one in path])
 
     def _confirm(self, chosen: Sequence[tuple[Recipe, float]]) -> list[Confirmed]:

@@ -1,7 +1,8 @@
 """Costs: what a recipe costs, in bytes, bits or seconds. Bytes and bits follow from the shapes; nothing is trained."""
 
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -11,8 +12,8 @@ from pennyweight.experiments.bench.rounds import Built, Side, begun, in_turn
 from pennyweight.experiments.search.steps import Stepping
 from pennyweight.nn import Conversion, quantize
 from pennyweight.recipes import Recipe, recipe
+from pennyweight.recipes.precision import precise
 from pennyweight.training import Run, build_model
-from pennyweight.training.gradient import precise
 from pennyweight.training.memory import Categories, SavedActivations
 from pennyweight.training.prediction import predict
 
@@ -30,15 +31,9 @@ class Costs:
     target: str
     base: Run
     corpus: Corpus
-    _known: dict[Recipe, float] = field(default_factory=dict)
 
     def __call__(self, chosen: Recipe) -> float:
         """The cost of a recipe. Errors: ValueError for one that this model cannot have."""
-        if chosen not in self._known:
-            self._known[chosen] = self._of(chosen)
-        return self._known[chosen]
-
-    def _of(self, chosen: Recipe) -> float:
         run = replace(self.base, recipe=chosen)
         if self.target == "time":
             return step_share(self.base, run, self.corpus)
@@ -47,13 +42,13 @@ class Costs:
             return float(memory(held))
         conversion, parameters = _converted(run, self.corpus.vocab_size)
         return mean_bits(
-            weight_bits=weight_bits(conversion, parameters), held=held, parameters=parameters, saved=self._saved()
+            weight_bits=weight_bits(conversion, parameters), held=held, parameters=parameters, saved=self._saved
         )
 
+    @cached_property
     def _saved(self) -> int:
-        if not hasattr(self, "_numbers"):
-            self._numbers = numbers_saved(replace(self.base, recipe=recipe("bf16")), self.corpus.vocab_size)
-        return self._numbers
+        """The numbers that bf16 keeps for its backward pass."""
+        return numbers_saved(replace(self.base, recipe=recipe("bf16")), self.corpus.vocab_size)
 
 
 def memory(held: Categories) -> int:

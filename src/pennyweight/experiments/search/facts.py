@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pennyweight.experiments.charts import Tick, decimals, spread_out, ticks
 from pennyweight.experiments.facts import Grid, flags
 from pennyweight.experiments.search.confirm import Confirmed
 from pennyweight.experiments.search.outcome import Outcome, Told, totals
+from pennyweight.experiments.statistics import Mark
 from pennyweight.experiments.wording import NOTHING, number, percent
 
 WHAT = {"memory": "memory a step holds", "time": "time of a step", "bits": "mean bits a number"}
@@ -14,11 +16,14 @@ LABEL_ROOM = 5.0  # percent of the picture's height
 BEYOND = 4.0  # times the budget: what loses more stands at the upper edge
 
 
+Kind = Literal["bf16", "trial", "halved", "fresh", "named", "answer"]  # fresh: found, and not the answer
+
+
 @dataclass(frozen=True)
 class Dot:
     """One recipe in the picture, in units of its frame of 1000 x 600; bar: the upper and lower end of its interval."""
 
-    kind: str  # "trial", "halved", "named", "answer" or "bf16"
+    kind: Kind
     x: float
     y: float
     label: str
@@ -45,7 +50,7 @@ class SearchFacts:
     """The whole report of a search."""
 
     title: str
-    mark: str  # "holds": cheaper than every named one, surely within; "open": on average, or no cheaper; "fails": none
+    mark: Mark  # "holds": cheaper than every named one, surely within; "open": on average, or no cheaper; "fails": none
     sentence: str
     spent: str
     picture: Picture
@@ -128,7 +133,7 @@ def _noise(one: Outcome) -> Grid:
 def picture(one: Outcome) -> Picture:
     """Where every recipe that was trained stands: to the left the cheaper, above the worse."""
     limit = 100 * one.asked["loss_budget"]
-    found, named = {each.name for each in one.confirmed}, {each.name for each in one.named}
+    named = {each.name for each in one.named}
     fresh = [each for each in (*one.confirmed, *one.named) if math.isfinite(each.mean)]
     seen = [each for each in one.trials if each.trained and each.share is not None and each.difference is not None]
     shares = [1.0, *(each.share for each in fresh), *(each.share or 1.0 for each in seen)]
@@ -151,11 +156,12 @@ def picture(one: Outcome) -> Picture:
         why = "to its end, on the seed of the search" if ended else each.why
         dots.append(Dot("trial" if ended else "halved", x(share), y(loss), "", f"{each.name}: {percent(loss)}, {why}"))
     for each in fresh:
-        kind = "answer" if one.answer and each.name == one.answer.name else "named" if each.name in named else "fresh"
+        kind: Kind = (
+            "answer" if one.answer and each.name == one.answer.name else "named" if each.name in named else "fresh"
+        )
         bar = (y(each.high), y(each.low)) if each.low is not None and each.high is not None else None
         said = f"{each.name}: {percent(each.mean)} on {len(each.differences)} fresh seeds"
-        label = each.name if each.name in named | found else ""
-        dots.append(Dot(kind, x(each.share), y(each.mean), label, said, bar, left=x(each.share) > 700))
+        dots.append(Dot(kind, x(each.share), y(each.mean), each.name, said, bar, left=x(each.share) > 700))
     named_dots = [dot for dot in dots if dot.label]
     heights = spread_out([dot.y / 6 for dot in named_dots], LABEL_ROOM)
     placed = {id(dot): 6 * height for dot, height in zip(named_dots, heights, strict=True)}

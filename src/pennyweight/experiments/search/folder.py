@@ -1,16 +1,13 @@
-"""The folder of a search: what it may hold, and who may write in it."""
+"""The folder of a search: what it may hold, and what was asked of it."""
 
-import fcntl
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from pennyweight.training import Run, differences
-from pennyweight.training.files import sweep as sweep_up
-from pennyweight.training.folder import LOCK, TRIALS, check_kind
+from pennyweight.training.folder import TRIALS, check_kind
 
 ASKED = "SELECT value_json FROM study_user_attributes WHERE key = 'asked'"  # in Optuna's file, without Optuna
 
@@ -59,19 +56,3 @@ def check_place(out: Path, asked: dict[str, Any], threads: int | None) -> int | 
             "other numbers; choose another folder (--out)"
         )
     return int(there["threads"])
-
-
-@contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """One search at a time in a folder; the claim ends with the process, however it ends.
-
-    Errors: FileExistsError when another search runs there.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another search runs in {out} right now") from None
-        sweep_up(out)
-        yield

@@ -11,7 +11,7 @@ class Shown:
 
     def __init__(self, trials: int, progress: bool) -> None:
         self._trials, self._progress = trials, progress
-        self._began, self._done, self._first = time.monotonic(), 0, 0
+        self._began, self._first = time.monotonic(), 0
 
     def say(self, text: str) -> None:
         """One line."""
@@ -20,11 +20,10 @@ class Shown:
 
     def begin(self, done: int) -> None:
         """Trials begin; `done` were behind already."""
-        self._began, self._done, self._first = time.monotonic(), done, done
+        self._began, self._first = time.monotonic(), done
 
     def trial(self, done: int, said: str, best: str) -> None:
         """A trial ended so."""
-        self._done = done
         new = done - self._first
         seconds = (time.monotonic() - self._began) / new * max(0, self._trials - done) if new > 0 else None
         left = "–:––" if seconds is None else clock(seconds)

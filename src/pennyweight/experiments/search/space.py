@@ -117,7 +117,7 @@ def staircase(
     return path
 
 
-def halved(path: Sequence[Candidate]) -> list[Candidate]:
+def bisected(path: Sequence[Candidate]) -> list[Candidate]:
     """The candidates of a path in the order of a search by halves: the last, the middle, the middles of the halves."""
     order: list[Candidate] = list(path[-1:])
     spans = [(0, len(path) - 1)]

@@ -8,10 +8,10 @@ from pathlib import Path
 from pennyweight.experiments.compare import folder_name
 from pennyweight.experiments.results import Row
 from pennyweight.experiments.sweep.engines import Processes
-from pennyweight.experiments.sweep.folder import drop_checkpoints, wait_for_its_end
+from pennyweight.experiments.sweep.folder import drop_checkpoints
 from pennyweight.experiments.worker import Answer
 from pennyweight.training import DiskFull, Run, read_ledger
-from pennyweight.training.folder import LEDGER, RUNS, RunFolder
+from pennyweight.training.folder import LEDGER, RUNS, RunFolder, wait_for_its_end
 
 WAIT_SECONDS = 0.3
 

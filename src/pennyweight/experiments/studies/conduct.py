@@ -1,8 +1,8 @@
 """Conduct: a study from what is asked to its verdicts: planned, trained cell by cell, measured once more, judged."""
 
 import json
-import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pennyweight.experiments.studies.planning import Plan, check_epochs, fitted,
 from pennyweight.experiments.studies.quantized_pretraining import STUDY as QUANTIZED_PRETRAINING
 from pennyweight.experiments.studies.study import Part, Study
 from pennyweight.experiments.sweep import train_cells
+from pennyweight.experiments.sweep.conduct import usual_jobs
 from pennyweight.experiments.sweep.store import DIVERGED, FINISHED, Store
 from pennyweight.spelling import choose
 from pennyweight.training import Run, resolved
@@ -67,7 +68,7 @@ def study(
     """
     out = Path(out).absolute()
     choose("the scale of a study", scale, tuple(chosen.scales))
-    jobs = min(4, os.cpu_count() or 1) if jobs is None else jobs
+    jobs = usual_jobs() if jobs is None else jobs
     if threads < 1 or jobs < 1:
         raise ValueError(f"study wants jobs and threads of 1 or more, got jobs={jobs}, threads={threads}")
     before = _earlier(out, chosen)
@@ -169,11 +170,8 @@ def _rows(out: Path) -> list[Row]:
     """Every run of the study as it stands; none before the first began."""
     if not (out / SWEEP / STORE).is_file():
         return []
-    store = Store(out / SWEEP / STORE)
-    try:
+    with closing(Store(out / SWEEP / STORE)) as store:
         return store.rows(RUNS) if store.base is not None else []
-    finally:
-        store.close()
 
 
 def outcome(out: Path) -> Outcome:

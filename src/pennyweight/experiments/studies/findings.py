@@ -1,7 +1,7 @@
 """Findings: the verdict of every claim of a study, whether its controls support them, and how sure all are together."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pennyweight.experiments.results import finite
@@ -85,10 +85,7 @@ def _together(claims: Sequence[Found]) -> list[Found]:
         for (place, effect), stays in zip(effects, kept, strict=True)
         if not stays and _needed(claims[place], effect)
     }
-    return [
-        Found(one.claim, one.part, one.judged, one.supported, one.decided and place not in lost)
-        for place, one in enumerate(claims)
-    ]  # fmt: skip
+    return [replace(one, together=one.decided and place not in lost) for place, one in enumerate(claims)]
 
 
 def _chance(effect: Effect) -> float | None:

@@ -6,14 +6,14 @@ from statistics import fmean
 
 from pennyweight.experiments.statistics import Spread, paired
 from pennyweight.experiments.studies.evidence import Evidence, spread_of
-from pennyweight.experiments.studies.study import FAILS, HOLDS, UNTOLD, Effect, Judged, judged
+from pennyweight.experiments.studies.study import FAILS, HOLDS, UNTOLD, Effect, Judged, Side, judged
 
 Judge = Callable[[Evidence], Judged | None]
 BLOCK = re.compile(r"\.(\d+)\.")
 MOST = 0.5  # of G: from which share of zeros on it counts as sparse
 
 
-def against_bf16(evidence: Evidence, arm: str, wanted: str) -> Effect:
+def against_bf16(evidence: Evidence, arm: str, wanted: Side) -> Effect:
     """How much higher an arm ends than bf16, and on which side of the margin the claim wants that."""
     return Effect(
         f"{arm} − bf16", evidence.difference(arm), wanted, evidence.margin,
@@ -51,7 +51,7 @@ def same(arm: str) -> Judge:
     return _judged((arm,), judge)
 
 
-def _between(evidence: Evidence, arm: str, other: str, wanted: str) -> Effect:
+def _between(evidence: Evidence, arm: str, other: str, wanted: Side) -> Effect:
     """The difference of two arms, and on which side of 0 the claim wants it."""
     values = spread_of(paired(evidence.losses(arm), evidence.losses(other)))
     return Effect(f"{arm} − {other}", values, wanted)

@@ -11,17 +11,18 @@ from pennyweight.experiments.facts import Grid
 from pennyweight.experiments.markdown import bullets, code, grid, plain
 from pennyweight.experiments.report import page
 from pennyweight.experiments.results import finished, finite
-from pennyweight.experiments.statistics import Spread
+from pennyweight.experiments.statistics import Mark, Spread
 from pennyweight.experiments.studies.conduct import Outcome, outcome
 from pennyweight.experiments.studies.evidence import PATIENCE, RISE, Evidence, spread_of
 from pennyweight.experiments.studies.findings import Found
 from pennyweight.experiments.studies.study import FAILS, HOLDS, UNTOLD, Effect, Part
+from pennyweight.experiments.sweep.store import DIVERGED, FINISHED, RUNNING, WAITING
 from pennyweight.experiments.wording import NOTHING
 from pennyweight.training.files import write_whole
 
 JSON = "study.json"
 SHADES = {HOLDS: 3, FAILS: 2, UNTOLD: 0}
-MARKS = {HOLDS: "holds", FAILS: "fails", UNTOLD: "open"}
+MARKS: dict[str, Mark] = {HOLDS: "holds", FAILS: "fails", UNTOLD: "open"}
 ROOM = 0.08  # of the axis, left free at both ends
 
 
@@ -43,7 +44,7 @@ class Card:
 
     found: Found
     shade: int
-    mark: str
+    mark: Mark
     effects: tuple[Drawn, ...]
 
 
@@ -184,10 +185,10 @@ def protocol(one: Outcome) -> tuple[str, ...]:
 
 def study_facts(one: Outcome) -> StudyFacts:
     """Everything there is to say about a study."""
-    ended = [row for row in one.rows if row["status"] not in ("finished", "diverged")]
-    waiting = [row for row in ended if row["status"] in ("waiting", "running")]
+    others = [row for row in one.rows if row["status"] not in (FINISHED, DIVERGED)]
+    waiting = [row for row in others if row["status"] in (WAITING, RUNNING)]
     failed = [
-        f"{row['axes'].get('arm')}, seed {row['seed']}: {row.get('error')}" for row in ended if row not in waiting
+        f"{row['axes'].get('arm')}, seed {row['seed']}: {row.get('error')}" for row in others if row not in waiting
     ]
     missing = len(one.plan.cells()) - one.done - len(failed)
     unfinished = ([f"{missing} runs are still to come"] if missing else []) + failed

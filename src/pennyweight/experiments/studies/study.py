@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pennyweight.experiments.statistics import Spread
 from pennyweight.experiments.studies.evidence import Evidence
 from pennyweight.training import Run
 
 HOLDS, FAILS, UNTOLD = "holds", "does not hold", "cannot be told at this scale"
+Side = Literal["below", "above"]  # of a limit
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ class Effect:
 
     what: str
     values: Spread | None
-    wanted: str  # "below" or "above"
+    wanted: Side
     limit: float = 0.0
     unit: str = "nat"
     diverged: int = 0
     seeds: int = 0
 
     @property
-    def side(self) -> str | None:
-        """Where the whole interval lies, "below" or "above" the limit; None: on both sides, or unknown."""
+    def side(self) -> Side | None:
+        """Where the whole interval lies; None: on both sides of the limit, or unknown."""
         if 2 * self.diverged > self.seeds:
             return "above"
         if self.values is None or self.values.low is None or self.values.high is None:

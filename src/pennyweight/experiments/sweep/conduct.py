@@ -14,7 +14,7 @@ from pennyweight.data import prepare
 from pennyweight.experiments.results import Row
 from pennyweight.experiments.sweep.axes import read_axes
 from pennyweight.experiments.sweep.engines import Engine, Processes
-from pennyweight.experiments.sweep.folder import check_place, claimed, drop_checkpoints, settle, write_out
+from pennyweight.experiments.sweep.folder import check_place, drop_checkpoints, settle, write_out
 from pennyweight.experiments.sweep.grid import Cell, CellsNotBuilt, build, label
 from pennyweight.experiments.sweep.on_ray import Cluster
 from pennyweight.experiments.sweep.progress import Shown
@@ -22,7 +22,7 @@ from pennyweight.experiments.sweep.store import DIVERGED, FAILED, FINISHED, WAIT
 from pennyweight.experiments.worker import Answer
 from pennyweight.spelling import choose
 from pennyweight.training import DiskFull, Run, TrainingFailed, resolved
-from pennyweight.training.folder import RESULT, RUNS, STORE
+from pennyweight.training.folder import RESULT, RUNS, STORE, claimed
 from pennyweight.training.limits import check_text
 from pennyweight.training.progress import teller
 
@@ -74,7 +74,7 @@ def train_cells(
     room = jobs if on == "ray" else min(jobs or usual_jobs(), len(cells))
     make = Cluster(address, room=room, threads=threads) if on == "ray" else Processes(room or 1)
     try:
-        with claimed(out):
+        with claimed(out, "sweep runs"):
             return _carried_out(make, cells, base, out, threads=threads, retry=retry, progress=progress)
     finally:
         make.close(at_once=True)
@@ -87,6 +87,7 @@ def _check_numbers(**given: int | None) -> None:
 
 
 def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

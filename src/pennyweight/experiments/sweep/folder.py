@@ -1,21 +1,24 @@
-"""The folder of a sweep: what it may hold, who may write in it, and how its cells stand after a kill."""
+"""The folder of a sweep: what it may hold, and how its cells stand after a kill."""
 
-import fcntl
-import os
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from pennyweight.experiments.results import write
 from pennyweight.experiments.sweep.report import write_report
 from pennyweight.experiments.sweep.store import FINISHED, RUNNING, WAITING, Store
 from pennyweight.training import Run
-from pennyweight.training.files import sweep as sweep_up
-from pennyweight.training.folder import CHECKPOINTS, LOCK, RESULTS, RUNS, STORE, RunFolder, check_kind, check_writable
-
-GONE_SECONDS = 120.0  # for the cells of a sweep that was killed to save themselves and end
+from pennyweight.training.folder import (
+    CHECKPOINTS,
+    MODEL,
+    RESULTS,
+    RUNS,
+    STORE,
+    RunFolder,
+    check_kind,
+    check_writable,
+    wait_for_its_end,
+)
 
 
 def is_sweep(out: Path) -> bool:
@@ -55,22 +58,6 @@ def belongs(out: Path, base: Run) -> bool:
         return not store.other(base)
 
 
-@contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """One sweep at a time in a folder; the claim ends with the process, however it ends.
-
-    Errors: FileExistsError when another sweep runs there.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another sweep runs in {out} right now") from None
-        sweep_up(out)
-        yield
-
-
 def settle(store: Store, out: Path) -> None:
     """Says of every cell that was running when its sweep ended what became of it: it finished, or it waits again.
 
@@ -87,23 +74,9 @@ def settle(store: Store, out: Path) -> None:
             drop_checkpoints(out / RUNS / name)
 
 
-def wait_for_its_end(folder: Path) -> None:
-    """Waits until no process trains in a run folder. Errors: FileExistsError."""
-    deadline = time.monotonic() + GONE_SECONDS
-    while (folder / LOCK).exists():
-        with (folder / LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise FileExistsError(f"another process trains in {folder} right now") from None
-        time.sleep(0.2)
-
-
 def drop_checkpoints(folder: Path) -> None:
     """Gives the disk back that a finished cell does not need: its model and its numbers stay."""
-    if os.path.isdir(folder / "model"):
+    if (folder / MODEL).is_dir():
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
@@ -122,11 +95,8 @@ def rebuilt(out: Path) -> Path:
     Errors: ValueError for a store of something else; FileNotFoundError for one of a sweep that never began.
     """
     check_writable(out)
-    store = Store(out / STORE)
-    try:
+    with closing(Store(out / STORE)) as store:
         if store.base is None:
             raise FileNotFoundError(f"report finds no cell in {str(out)!r}: its sweep was stopped before it began")
         write_out(store, out)
-    finally:
-        store.close()
     return out / "report.html"

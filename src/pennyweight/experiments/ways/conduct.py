@@ -1,9 +1,8 @@
 """Conduct: one baseline, and every recipe by the three ways, resumable; the rows of the one table."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from os.path import relpath
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pennyweight.spelling import choose
 from pennyweight.training import Run, Weights, check, differences, resolved
 from pennyweight.training.files import write_whole
 from pennyweight.training.folder import MODEL, RESULTS, RUNS, WAYS, check_kind
+from pennyweight.training.progress import teller
 
 TUNED, WRITTEN = "tuned", "written"  # folders beside runs/: continued trainings, and what post-training came to
 OTHER_ORDER = 1_000_000  # added to the seed of a continued training: it reads the text in another order
@@ -70,7 +70,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, object]:
         """The plan as plain JSON."""
-        return {**asdict(replace(self, run=Run())), "rules": list(self.rules), "run": self.run.to_dict()}
+        return {
+            "run": self.run.to_dict(), "tune": self.tune, "tune_lr": self.tune_lr, "rules": list(self.rules),
+            "start": self.start,
+        }  # fmt: skip
 
 
 def ways(
@@ -142,16 +145,18 @@ def baseline_of(asked: Run | None, start: Path | str | None) -> Run:
 
     Errors: ValueError where another one is asked for than is there, and those of `baseline.found`.
     """
-    asked = resolved(replace(asked or Run(), recipe=recipe(PLAIN), seed=0)) if asked or start is None else None
     if start is None:
-        assert asked is not None
-        return asked
+        return resolved(_plain(asked or Run()))
     held = found(Path(start))
-    there = replace(Run.from_dict(next(iter(held.values()))["run"]), recipe=recipe(PLAIN), seed=0)
-    if asked is not None and (told := differences(there, asked)):
+    there = _plain(Run.from_dict(next(iter(held.values()))["run"]))
+    if asked is not None and (told := differences(there, resolved(_plain(asked)))):
         what = f"what it holds and what was asked: {'; '.join(told)}"
         raise ValueError(f"--from holds another baseline than is asked for; {what}")
     return there
+
+
+def _plain(run: Run) -> Run:
+    return replace(run, recipe=recipe(PLAIN), seed=0)
 
 
 def _check_recipes(chosen: dict[str, Recipe]) -> None:
@@ -241,8 +246,7 @@ class Table:
         row = outcome(run, folder, self.progress, self.trainer)
         if "error" in row:
             self._tell(f"{run.recipe}: {row['status']}: {row['error']}")
-        return {**row, "folder": f"{folder.parent.name}/{folder.name}"}
+        return row
 
     def _tell(self, said: str) -> None:
-        if self.progress:
-            print(f"ways: {said}", file=sys.stderr, flush=True)
+        teller("ways", progress=self.progress)(said)
