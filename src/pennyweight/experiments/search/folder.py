@@ -1,6 +1,5 @@
 """The folder of a search: what it may hold, and who may write in it."""
 
-import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -9,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pennyweight.training import Run, differences
-from pennyweight.training.files import sweep as sweep_up
-from pennyweight.training.folder import LOCK, TRIALS, check_kind
+from pennyweight.training.folder import TRIALS, check_kind
+from pennyweight.training.folder import claimed as in_folder
 
-ASKED = "SELECT value_json FROM study_user_attributes WHERE key = 'asked'"  # in Optuna's file, without Optuna
+# in Optuna's file, without Optuna
+ATTRIBUTES = "study_user_attributes"
+ASKED = f"SELECT value_json FROM {ATTRIBUTES} WHERE key = 'asked'"
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+OWN = ("stud", "trial", "version_info", "alembic")  # how the names of Optuna's tables begin
 
 
 def is_search(out: Path) -> bool:
@@ -26,6 +29,9 @@ def asked_of(out: Path) -> dict[str, Any] | None:
         return None
     try:
         with closing(sqlite3.connect(f"file:{out / TRIALS}?mode=ro", uri=True)) as file:
+            tables = [name for (name,) in file.execute(TABLES)]
+            if ATTRIBUTES not in tables and all(name.startswith(OWN) for name in tables):
+                return None  # it ended while Optuna made the file, and makes the rest when it goes on
             row = file.execute(ASKED).fetchone()
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{out / TRIALS} does not hold the trials of a search: {error}") from None
@@ -67,11 +73,5 @@ def claimed(out: Path) -> Iterator[None]:
 
     Errors: FileExistsError when another search runs there.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another search runs in {out} right now") from None
-        sweep_up(out)
+    with in_folder(out, "search runs"):
         yield
