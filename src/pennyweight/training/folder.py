@@ -81,6 +81,22 @@ def mark_of(path: Path) -> str | None:
     return next((mark for mark in KINDS if (path / mark).exists()), None)
 
 
+@contextmanager
+def claimed(path: Path, who: str) -> Iterator[None]:
+    """Only one process at a time writes in the folder `path`; the claim ends with the process, however it ends.
+
+    who: what the other one does, for the sentence: "sweep runs". Errors: FileExistsError where there is another one.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"another {who} in {path} right now") from None
+        sweep(path)
+        yield
+
+
 def _result(path: Path) -> Result:
     try:
         return Result.from_dict(_read(path))
@@ -160,13 +176,7 @@ class RunFolder:
 
         Errors: FileExistsError when another process trains there.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FileExistsError(f"another process trains in {self.path} right now") from None
-            sweep(self.path)
+        with claimed(self.path, "process trains"):
             sweep(self.checkpoints)
             yield
 

@@ -12,8 +12,8 @@ from pennyweight.experiments.results import write
 from pennyweight.experiments.sweep.report import write_report
 from pennyweight.experiments.sweep.store import FINISHED, RUNNING, WAITING, Store
 from pennyweight.training import Run
-from pennyweight.training.files import sweep as sweep_up
 from pennyweight.training.folder import CHECKPOINTS, LOCK, RESULTS, RUNS, STORE, RunFolder, check_kind, check_writable
+from pennyweight.training.folder import claimed as in_folder
 
 GONE_SECONDS = 120.0  # for the cells of a sweep that was killed to save themselves and end
 
@@ -61,13 +61,7 @@ def claimed(out: Path) -> Iterator[None]:
 
     Errors: FileExistsError when another sweep runs there.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(f"another sweep runs in {out} right now") from None
-        sweep_up(out)
+    with in_folder(out, "sweep runs"):
         yield
 
 
