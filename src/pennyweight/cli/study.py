@@ -42,7 +42,7 @@ def study(
     """
     tell_start()
     from pennyweight.experiments import CellsNotBuilt
-    from pennyweight.experiments.studies import named, to_dict, write_study
+    from pennyweight.experiments.studies import is_study, named, to_dict, write_study
     from pennyweight.experiments.studies import study as studied
 
     if name == LIST:
@@ -69,7 +69,8 @@ def study(
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
         say(interrupted(folder, f"the same command with --out {folder} goes on"))
-        write_study(folder)
+        if is_study(folder):
+            write_study(folder)
         raise
     one = write_study(folder)
     if json:
