@@ -42,8 +42,9 @@ def study(
     """
     tell_start()
     from pennyweight.experiments import CellsNotBuilt
-    from pennyweight.experiments.studies import is_study, named, to_dict, write_study
+    from pennyweight.experiments.studies import named, to_dict, write_study
     from pennyweight.experiments.studies import study as studied
+    from pennyweight.training.folder import PLAN, mark_of
 
     if name == LIST:
         _print_list(json)
@@ -69,7 +70,7 @@ def study(
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
         say(interrupted(folder, f"the same command with --out {folder} goes on"))
-        if is_study(folder):
+        if mark_of(folder) == PLAN:
             write_study(folder)
         raise
     one = write_study(folder)
