@@ -66,3 +66,15 @@ def test_report_writes_a_study_again_that_has_trained_nothing_yet(
     assert (told["runs"], told["runs_ended"], told["controls_passed"]) == (75, 0, False)
     assert {claim["verdict"] for claim in told["claims"]} == {"cannot be told at this scale"}
     shutil.rmtree("o")
+
+
+def test_ctrl_c_before_the_plan_stands_is_no_traceback(
+    small: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conduct, "prepare", stopped)
+    assert main(["study", NAME, "--out", "o"]) == 130
+    assert "nothing was done yet" in capsys.readouterr().err
+    assert not Path("o").exists()

@@ -11,6 +11,7 @@ import pytest
 from pennyweight.experiments import compare
 from pennyweight.experiments.ways import answers, comparison, rebuilt, summary, ways
 from pennyweight.training import Data, Diagnosis, Evaluation, Run, train
+from pennyweight.training.folder import claimed
 
 RULES = ("absmax", "mse", "gptq")
 
@@ -217,3 +218,32 @@ def test_a_folder_that_holds_something_else_is_left_alone(table: Path, base: Run
         reached(["w4"], base, table, tune=0.2)
     with pytest.raises(FileExistsError, match="holds the three ways"):
         compare(["bf16"], base, out=table, progress=False, trainer=here)
+
+
+def test_only_one_command_at_a_time_writes_in_a_folder(table: Path, base: Run, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    shutil.copytree(table, out)
+    said = "another command reaches its ways in .* right now"
+    with claimed(out, "command reaches its ways"), pytest.raises(FileExistsError, match=said):
+        reached(["w4", "w8a8"], base, out, seeds=2, rules=("absmax",))
+    assert json.loads((out / "ways.json").read_text())["rules"] == list(RULES)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": {"model": 3}}', '{"run": {}}'])
+def test_a_damaged_plan_is_one_sentence(table: Path, base: Run, tmp_path: Path, text: str) -> None:
+    shutil.copytree(table, tmp_path / "o")
+    (tmp_path / "o" / "ways.json").write_text(text)
+    with pytest.raises(ValueError, match=r"ways\.json does not say what three ways were asked for"):
+        reached(["w4"], base, tmp_path / "o")
+    with pytest.raises(ValueError, match=r"ways\.json does not say what three ways were asked for"):
+        rebuilt(tmp_path / "o")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run":'])
+def test_a_damaged_row_is_measured_again(table: Path, base: Run, tmp_path: Path, text: str) -> None:
+    shutil.copytree(table, tmp_path / "o")
+    place = tmp_path / "o" / "written" / "w4-absmax-seed0.json"
+    before = json.loads(place.read_text())
+    place.write_text(text)
+    reached(["w4", "w8a8"], base, tmp_path / "o", seeds=2)
+    assert json.loads(place.read_text())["val_loss"] == before["val_loss"]

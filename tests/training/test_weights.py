@@ -123,3 +123,14 @@ def test_a_setting_names_them_and_no_other_kind_of_value_does(small):
     assert run.to_dict()["weights"] == {"of": "somewhere", "hash": ""}
     with pytest.raises(ValueError, match=r"Run\.weights is the folder of a model or a run, got 3"):
         small(weights=3)
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(trained, small):
+    _, folder = trained
+    path = folder / "model" / "model.safetensors"
+    tensors = load_file(path)
+    name = min(tensors)
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"hold numbers that are not finite: {name}"):
+        quiet(small(steps=1, weights=str(folder)))

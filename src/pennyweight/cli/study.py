@@ -44,6 +44,7 @@ def study(
     from pennyweight.experiments import CellsNotBuilt
     from pennyweight.experiments.studies import named, to_dict, write_study
     from pennyweight.experiments.studies import study as studied
+    from pennyweight.training.folder import PLAN, mark_of
 
     if name == LIST:
         _print_list(json)
@@ -63,7 +64,8 @@ def study(
             say(reason)
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
-        write_study(folder)
+        if mark_of(folder) == PLAN:
+            write_study(folder)
         raise
     one = write_study(folder)
     if json:

@@ -87,6 +87,8 @@ def load_weights(model: nn.Module, weights: Weights) -> None:
         if tensor.shape != own[name].shape:
             shapes = f"{tuple(tensor.shape)} and {tuple(own[name].shape)}"
             raise ValueError(f"the weights in {weights.of} are of another model: {name} has the shapes {shapes}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"the weights in {weights.of} hold numbers that are not finite: {name}")
         if not torch.equal(tensor, given[own[name].data_ptr()]):
             raise ValueError(f"the weights in {weights.of} are of another model: {name} is tied here, but not there")
     for name, tensor in there.items():

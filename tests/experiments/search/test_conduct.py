@@ -118,6 +118,7 @@ def test_another_search_or_a_run_in_the_folder_is_refused(base: Run, tmp_path: P
         ({"loss_budget": float("nan")}, "got nan"),
         ({"minimise": "tiem"}, "did you mean 'time'?"),
         ({"minutes": 0}, "minutes above 0"),
+        ({"minutes": float("nan")}, "minutes above 0"),
         ({"seeds": 0}, "seeds=0"),
     ],
 )

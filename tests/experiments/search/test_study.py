@@ -1,12 +1,18 @@
 """Optuna's study as a search keeps it: halving at the rungs, and what a killed search leaves."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
+from pennyweight.experiments.search.folder import asked_of
 from pennyweight.experiments.search.space import OPTIONS, Candidate
-from pennyweight.experiments.search.study import Study
+from pennyweight.experiments.search.study import Study, written
+from pennyweight.training import DiskFull
+from pennyweight.training.folder import TRIALS
 
 
 @pytest.fixture
@@ -59,3 +65,40 @@ def test_proposals_depend_on_the_trials_before_and_the_seed_alone(tmp_path: Path
         return found
 
     assert asked("a", 1) == asked("b", 1) != asked("c", 2)
+
+
+def test_a_file_whose_making_was_cut_short_is_made_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / TRIALS
+    Study(path).close()
+    with closing(sqlite3.connect(path)) as file:
+        for table in ("study_user_attributes", "trial_params", "trial_values"):
+            file.execute(f"DROP TABLE {table}")
+        file.execute("DELETE FROM study_directions")
+        file.execute("DELETE FROM studies")
+        file.commit()
+    assert asked_of(tmp_path) is None
+    study = Study(path)
+    study.say("asked", {"base": {}})
+    study.close()
+    assert asked_of(tmp_path) == {"base": {}}
+    path.write_bytes(b"")
+    assert asked_of(tmp_path) is None
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE somebodys (value TEXT)")
+    with pytest.raises(ValueError, match="does not hold the trials of a search"):
+        asked_of(tmp_path)
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_what_was_told_stands(tmp_path: Path) -> None:
+    path = tmp_path / TRIALS
+    study = Study(path)
+    study.say("asked", {"seed": 0})
+    engine = study._storage.engine
+    engine.dispose()
+    # as a full disk: SQLite takes no page more
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
+    said = "could not be written: .*database or disk is full; what it held stands"
+    with pytest.raises(DiskFull, match=said), written(path):
+        study.say("costs", "x" * 2_000_000)
+    study.close()
+    assert Study(path).said == {"asked": {"seed": 0}}

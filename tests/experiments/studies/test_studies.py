@@ -9,6 +9,7 @@ import pytest
 
 from pennyweight.experiments.studies import conduct, named, study, write_study
 from pennyweight.experiments.studies.study import FAILS, HOLDS, Study
+from pennyweight.training.folder import claimed
 
 
 def asked(small: Study, text: str, out: Path, **more: Any) -> conduct.Outcome:
@@ -120,3 +121,38 @@ def test_unknown_names_are_answered_with_the_nearest(small: Study, tmp_path: Pat
         study(small, scale="quik", out=tmp_path / "o")
     with pytest.raises(ValueError, match="jobs=0"):
         study(small, jobs=0, out=tmp_path / "o")
+
+
+def test_only_one_study_at_a_time_writes_in_a_folder(small: Study, text: str, engine: Any, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    asked(small, text, out)
+    plan = (out / "plan.json").read_text()
+    with claimed(out, "study runs"), pytest.raises(FileExistsError, match="another study runs in .* right now"):
+        asked(small, text, out, scale="full")
+    assert (out / "plan.json").read_text() == plan
+
+
+@pytest.mark.parametrize("change", [{"scale": None}, {"steps": "40"}, {"seeds": 3}, {"left_out": None}])
+def test_a_damaged_plan_is_one_sentence(
+    small: Study, text: str, engine: Any, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out = tmp_path / "o"
+    asked(small, text, out)
+    plan = json.loads((out / "plan.json").read_text()) | change
+    (out / "plan.json").write_text(json.dumps({name: value for name, value in plan.items() if value is not None}))
+    for again in (lambda: asked(small, text, out), lambda: write_study(out)):
+        with pytest.raises(ValueError, match=r"plan\.json is not the plan of a study"):
+            again()
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", '{"a":'])
+def test_what_was_measured_afterwards_is_measured_again_where_its_file_is_damaged(
+    small: Study, text: str, engine: Any, tmp_path: Path, damaged: str
+) -> None:
+    out = tmp_path / "o"
+    asked(small, text, out)
+    before = (out / "afterwards.json").read_text()
+    (out / "afterwards.json").write_text(damaged)
+    write_study(out)
+    asked(small, text, out)
+    assert (out / "afterwards.json").read_text() == before

@@ -69,9 +69,9 @@ def search(
     data = base.data
     corpus = prepare(data.source, tokenizer=data.tokenizer, validation=data.validation, progress=tell)
     check_text(base, corpus)
-    from pennyweight.experiments.search.study import Study  # Optuna, which only this one needs
+    from pennyweight.experiments.search.study import Study, written  # Optuna, which only this one needs
 
-    with claimed(out, "search runs"):
+    with claimed(out, "search runs"), written(out / TRIALS):
         study, trainings = Study(out / TRIALS), Trainings(out, jobs, asked["threads"])
         try:
             study.say("asked", asked)
@@ -112,7 +112,7 @@ def _check_asked(budget: float, target: str, *, minutes: float | None, **counts:
     for name, number in counts.items():
         if number is not None and number < 1:
             raise ValueError(f"search wants {name} of 1 or more, got {name}={number}")
-    if minutes is not None and minutes <= 0:
+    if minutes is not None and not minutes > 0:
         raise ValueError(f"search wants minutes above 0, got minutes={minutes:g}")
 
 

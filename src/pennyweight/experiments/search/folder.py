@@ -9,7 +9,11 @@ from typing import Any
 from pennyweight.training import Run, differences
 from pennyweight.training.folder import TRIALS, check_kind
 
-ASKED = "SELECT value_json FROM study_user_attributes WHERE key = 'asked'"  # in Optuna's file, without Optuna
+# in Optuna's file, without Optuna
+ATTRIBUTES = "study_user_attributes"
+ASKED = f"SELECT value_json FROM {ATTRIBUTES} WHERE key = 'asked'"
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+OWN = ("stud", "trial", "version_info", "alembic")  # how the names of Optuna's tables begin
 
 
 def is_search(out: Path) -> bool:
@@ -23,6 +27,9 @@ def asked_of(out: Path) -> dict[str, Any] | None:
         return None
     try:
         with closing(sqlite3.connect(f"file:{out / TRIALS}?mode=ro", uri=True)) as file:
+            tables = [name for (name,) in file.execute(TABLES)]
+            if ATTRIBUTES not in tables and all(name.startswith(OWN) for name in tables):
+                return None  # it ended while Optuna made the file, and makes the rest when it goes on
             row = file.execute(ASKED).fetchone()
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{out / TRIALS} does not hold the trials of a search: {error}") from None

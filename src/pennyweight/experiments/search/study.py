@@ -1,15 +1,20 @@
 """The study: Optuna proposes candidates, halves them at the rungs, and remembers every trial on the disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from pennyweight.experiments.search.space import Candidate, read
+from pennyweight.experiments.sweep.store import NO_ROOM
+from pennyweight.training import DiskFull, TrainingFailed
 
 NAME = "search"  # of the study in its file
 HALVED = 2  # of the candidates at a rung, one in so many goes on
@@ -26,6 +31,19 @@ class Trial:
     value: float | None
     reports: dict[int, float]  # step -> how far over the limit, in percent
     notes: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Says what a file of trials has that cannot be written. Errors: DiskFull, TrainingFailed; what it held stands."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        told = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = getattr(told, "orig", None) or told or error
+        full = getattr(reason, "sqlite_errorcode", 0) & 0xFF in NO_ROOM
+        kind = DiskFull if full else TrainingFailed
+        raise kind(f"{path} could not be written: {reason}; what it held stands") from None
 
 
 class Study:

@@ -23,11 +23,14 @@ from pennyweight.experiments.sweep.store import DIVERGED, FINISHED, Store
 from pennyweight.spelling import choose
 from pennyweight.training import Run, resolved
 from pennyweight.training.files import write_whole
-from pennyweight.training.folder import PLAN, RUNS, STORE, check_kind
+from pennyweight.training.folder import PLAN, RUNS, STORE, check_kind, claimed
 from pennyweight.training.progress import teller
 
 STUDIES: tuple[Study, ...] = (QUANTIZED_PRETRAINING,)
 AFTER, SWEEP = "afterwards.json", "sweep"
+KEPT = {  # what plan.json says at least
+    "scale": str, "data": str, "minutes": (int, float, type(None)), "steps": int, "seeds": list, "left_out": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,15 @@ def study(
     if plan.left_out:
         tell(plan.left_out)
     tell(f"{len(plan.cells())} runs of {plan.tokens:,} tokens, {asked['epochs']:.2f} times the text")
-    _check_same(out, plan.base, before, asked)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / PLAN, json.dumps(asked, indent=1) + "\n")
-    train_cells(plan.cells(), plan.base, out=out / SWEEP, jobs=jobs, threads=threads, retry=retry, progress=progress)
-    _measure_afterwards(chosen, plan, out, threads, progress=progress)
-    return outcome(out)
+    _check_same(out, before, asked)
+    with claimed(out, "study runs"):
+        _check_same(out, _earlier(out, chosen), asked)  # another one may have begun there since it was looked at
+        write_whole(out / PLAN, json.dumps(asked, indent=1) + "\n")
+        train_cells(
+            plan.cells(), plan.base, out=out / SWEEP, jobs=jobs, threads=threads, retry=retry, progress=progress
+        )
+        _measure_afterwards(chosen, plan, out, threads, progress=progress)
+        return outcome(out)
 
 
 def _fresh(chosen: Study, scale: str, base: Run, *, minutes: float | None, jobs: int, threads: int) -> Plan:
@@ -120,17 +126,20 @@ def _earlier(out: Path, chosen: Study | None = None) -> dict[str, Any] | None:
     check_kind(out, PLAN)
     if not (out / PLAN).is_file():
         return None
+    damaged = ValueError(f"{out / PLAN} is not the plan of a study; choose another folder (--out)")
     try:
         asked = json.loads((out / PLAN).read_text(encoding="utf8"))
         there = asked["study"]
     except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{out / PLAN} is not the plan of a study; choose another folder (--out)") from None
+        raise damaged from None
     if chosen is not None and there != chosen.name:
         raise FileExistsError(f"{out} holds the study {there}, not {chosen.name}; choose another folder (--out)")
+    if not all(name in asked and isinstance(asked[name], kind) for name, kind in KEPT.items()):
+        raise damaged
     return asked
 
 
-def _check_same(out: Path, base: Run, before: dict[str, Any] | None, asked: dict[str, Any]) -> None:
+def _check_same(out: Path, before: dict[str, Any] | None, asked: dict[str, Any]) -> None:
     """Errors: FileExistsError where the runs that stand in `out` are of other data or another length."""
     names = ("data", "data_hash", "steps", "threads")
     told = [
@@ -163,7 +172,12 @@ def _measure_afterwards(chosen: Study, plan: Plan, out: Path, threads: int, *, p
 
 
 def _after(out: Path) -> dict[str, Any]:
-    return json.loads((out / AFTER).read_text(encoding="utf8")) if (out / AFTER).is_file() else {}
+    """What was measured afterwards, by cell; of a damaged file nothing, and it is measured again."""
+    try:
+        told = json.loads((out / AFTER).read_text(encoding="utf8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _rows(out: Path) -> list[Row]:

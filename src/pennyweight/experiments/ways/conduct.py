@@ -10,7 +10,7 @@ from pennyweight.data import Corpus, prepare
 from pennyweight.experiments.compare import Trainer, by_name, folder_name, outcome
 from pennyweight.experiments.results import Row, finished, write
 from pennyweight.experiments.ways.baseline import PLAIN, found
-from pennyweight.experiments.ways.report import write_report
+from pennyweight.experiments.ways.report import plan_of, write_report
 from pennyweight.experiments.ways.written import weight_size, written_row
 from pennyweight.experiments.worker import in_fresh_process
 from pennyweight.nn.post_training import RULES
@@ -18,7 +18,7 @@ from pennyweight.recipes import Recipe, recipe
 from pennyweight.spelling import choose
 from pennyweight.training import Run, Weights, check, differences, resolved
 from pennyweight.training.files import write_whole
-from pennyweight.training.folder import MODEL, RESULTS, RUNS, WAYS, check_kind
+from pennyweight.training.folder import MODEL, RESULTS, RUNS, WAYS, check_kind, claimed
 from pennyweight.training.progress import teller
 
 TUNED, WRITTEN = "tuned", "written"  # folders beside runs/: continued trainings, and what post-training came to
@@ -108,16 +108,17 @@ def ways(
     _admit(plan, out)
     corpus = prepare(plan.run.data.source, tokenizer=plan.run.data.tokenizer, validation=plan.run.data.validation)
     sizes = {name: weight_size(plan.run, one, corpus.vocab_size) for name, one in _with_plain(chosen).items()}
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / WAYS, json.dumps(plan.to_dict(), indent=1) + "\n")
-    table = Table(plan, out, corpus, progress, trainer, held)
-    rows: list[Row] = []
-    for row in table.rows(chosen, wanted):
-        rows.append({**row, **sizes[row["recipe"]]})
+    with claimed(out, "command reaches its ways"):
+        _admit(plan, out)  # another one may have begun there since it was looked at
+        write_whole(out / WAYS, json.dumps(plan.to_dict(), indent=1) + "\n")
+        table = Table(plan, out, corpus, progress, trainer, held)
+        rows: list[Row] = []
+        for row in table.rows(chosen, wanted):
+            rows.append({**row, **sizes[row["recipe"]]})
+            write(rows, out / RESULTS)
+        rows.sort(key=lambda row: [*_with_plain(chosen)].index(row["recipe"]))
         write(rows, out / RESULTS)
-    rows.sort(key=lambda row: [*_with_plain(chosen)].index(row["recipe"]))
-    write(rows, out / RESULTS)
-    write_report(rows, out, plan.to_dict())
+        write_report(rows, out, plan.to_dict())
     return rows
 
 
@@ -180,7 +181,7 @@ def _admit(plan: Plan, out: Path) -> None:
 
 def _other(plan: Plan, out: Path) -> list[str]:
     """What sets the table in `out` apart from this one; the rules of post-training may be other ones."""
-    there = json.loads((out / WAYS).read_text(encoding="utf8"))
+    there = plan_of(out)
     told = differences(replace(Run.from_dict(there["run"]), seed=0), replace(plan.run, seed=0))
     own = plan.to_dict()
     shares = [name for name in ("tune", "tune_lr") if there[name] != own[name]]

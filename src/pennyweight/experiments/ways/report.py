@@ -10,6 +10,7 @@ from pennyweight.experiments.markdown import bullets, code, grid, plain
 from pennyweight.experiments.report import page
 from pennyweight.experiments.results import Row, read
 from pennyweight.experiments.ways.facts import WaysFacts, answers, ways_facts
+from pennyweight.training import Run
 from pennyweight.training.files import write_whole
 from pennyweight.training.folder import RESULTS, WAYS, check_writable
 
@@ -33,7 +34,17 @@ def rebuilt(folder: Path) -> Path:
     check_writable(folder)
     if not (folder / RESULTS).is_file():
         raise FileNotFoundError(f"report finds no result in {str(folder)!r}: its ways were stopped before the first")
-    return write_report(read(folder / RESULTS), folder, json.loads((folder / WAYS).read_text(encoding="utf8")))
+    return write_report(read(folder / RESULTS), folder, plan_of(folder))
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    """What was asked of the three ways in a folder. Errors: ValueError where its file is damaged."""
+    try:
+        plan = json.loads((folder / WAYS).read_text(encoding="utf8"))
+        Run.from_dict(plan["run"])
+        return {name: plan[name] for name in ("run", "tune", "tune_lr", "rules", "start")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder / WAYS} does not say what three ways were asked for: {error}") from None
 
 
 def markdown(said: WaysFacts) -> str:

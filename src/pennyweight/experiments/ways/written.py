@@ -51,7 +51,7 @@ def written_row(place: Path, baseline: Row, base: Path, corpus: Corpus, recipe: 
     """
     run = Run.from_dict(baseline["run"])
     asked = replace(run, recipe=recipe).to_dict()
-    if place.is_file() and (row := json.loads(place.read_text(encoding="utf8")))["run"] == asked:
+    if (row := _kept(place)).get("run") == asked:
         return row
     model = load_model(base / baseline["folder"] / MODEL)
     began = time.perf_counter()
@@ -69,7 +69,7 @@ def written_row(place: Path, baseline: Row, base: Path, corpus: Corpus, recipe: 
     if any(line.casts is not None and line.casts.output.left is not None for line in conversion.lines):
         with activations_off(model):
             plain = loss()
-    row: Row = {
+    row = {
         "recipe": str(recipe), "seed": run.seed, "status": "finished", "val_loss": own, "val_loss_plain": plain,
         "perplexity": perplexity(own), "bits_per_byte": own / math.log(2) / corpus.bytes_per_token, "tokens": 0,
         "seconds": seconds, "data_hash": corpus.hash, "machine": machine(), "versions": versions(), "run": asked,
@@ -79,6 +79,15 @@ def written_row(place: Path, baseline: Row, base: Path, corpus: Corpus, recipe: 
     place.parent.mkdir(parents=True, exist_ok=True)
     write_whole(place, json.dumps(finite(row), indent=1) + "\n")
     return row
+
+
+def _kept(place: Path) -> Row:
+    """The row that stands in a file; an empty one where there is none, or no longer."""
+    try:
+        row = json.loads(place.read_text(encoding="utf8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _calibration(run: Run, corpus: Corpus) -> list[Any]:
