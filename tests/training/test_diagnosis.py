@@ -33,7 +33,8 @@ def state_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors = dict(saved.model)
     apart(saved.optimizer, tensors)
     timed = ("seconds", "step_seconds", "diagnosis_seconds", "peak_memory_bytes")
-    progress = {name: value for name, value in saved.state["progress"].items() if name not in timed}
+    heard = ("guard", "alarmed", "sound")  # what the guard makes of looks, and says, is no part of the training
+    progress = {name: value for name, value in saved.state["progress"].items() if name not in (*timed, *heard)}
     return tensors, {"progress": progress, "noise": saved.state["noise"], "sampler": saved.state["sampler"]}
 
 

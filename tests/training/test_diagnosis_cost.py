@@ -1,6 +1,5 @@
 """Diagnosis is cheap enough to leave on: its share of a training, measured in turn with the steps of one process."""
 
-import statistics
 import time
 from pathlib import Path
 
@@ -47,7 +46,8 @@ def test_looking_at_the_default_interval_takes_a_small_share_of_the_steps(recipe
             if step > 2:  # the first ones warm up
                 steps.append(times[2] - times[1])
                 looks[step % 2 == 0].append(times[1] - times[0] + times[3] - times[2])
-    one, plain, compared = map(statistics.median, (steps, looks[False], looks[True]))
+    # the fastest of each, for what else the machine does only ever adds
+    one, plain, compared = map(min, (steps, looks[False], looks[True]))
     assert interval.every <= 50
     share = plain / (interval.every * one) + (compared - plain) / (interval.fidelity_every * one)
     assert share < 0.05, (

@@ -58,7 +58,8 @@ def test_a_search_finds_confirms_writes_and_replays(base: Run, here: type, tmp_p
     page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
     assert all(name in told for name in ("w8m4v4-nomaster", "m8v8") for told in (page, text))
     assert "<svg" in page
-    assert "http" not in page
+    assert "http://" not in page
+    assert "https://" not in page
     assert read_outcome(out) == found
     (out / "report.html").unlink()
     assert rebuilt(out).read_text() == page
